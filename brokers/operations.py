@@ -1,0 +1,117 @@
+"""Writes of quotes, raw messages and broker health."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+
+from brokers import queries
+from brokers.models import RawMessage
+from oms.kernel import decimals
+from oms.kernel.errors import Invalid, InvalidFields
+from oms.kernel.ids import uuid7
+from oms.runtime import sql
+
+BREAKER_FAILURES = 3
+BREAKER_SECONDS = 5.0
+QUOTES_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteUpdate:
+    """A new market for one symbol."""
+
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+    bid_size: Decimal | None = None
+    ask_size: Decimal | None = None
+    last: Decimal | None = None
+    at: datetime | None = None
+    source_at: datetime | None = None
+
+
+def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) -> int:
+    """Store the newest market of each symbol; an update older than what is stored changes nothing.
+
+    Raises `InvalidFields` (nothing stored) when a symbol is unknown or a market is crossed or not positive.
+    Returns the number of instruments that moved. One statement.
+    """
+    known = queries.instruments_by_symbol()
+    errors = [e for i, u in enumerate(updates) for e in _faults(i, u, known)]
+    if errors:
+        raise InvalidFields(errors)
+    latest = {u.symbol: u for u in sorted(updates, key=lambda u: u.at or at)}
+    chosen = sorted(latest.values(), key=lambda u: known[u.symbol].id)
+    return sql.run(
+        """
+        INSERT INTO brokers_quote AS q (instrument_id, bid, ask, bid_size, ask_size, last, at, source, source_at, day_open)
+        SELECT i, b, a, bs, asz, l, t, %s, st, (b + a) / 2
+        FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
+                    %s::timestamptz[], %s::timestamptz[]) u(i, b, a, bs, asz, l, t, st)
+        ON CONFLICT (instrument_id) DO UPDATE SET
+          bid = EXCLUDED.bid, ask = EXCLUDED.ask, bid_size = EXCLUDED.bid_size, ask_size = EXCLUDED.ask_size,
+          last = coalesce(EXCLUDED.last, q.last), at = EXCLUDED.at, source = EXCLUDED.source, source_at = EXCLUDED.source_at,
+          day_open = CASE WHEN (EXCLUDED.at AT TIME ZONE 'UTC')::date > (q.at AT TIME ZONE 'UTC')::date
+                     THEN EXCLUDED.day_open ELSE q.day_open END
+        WHERE EXCLUDED.at >= q.at
+        """,
+        [
+            source,
+            [known[u.symbol].id for u in chosen],
+            [u.bid for u in chosen],
+            [u.ask for u in chosen],
+            [u.bid_size for u in chosen],
+            [u.ask_size for u in chosen],
+            [u.last for u in chosen],
+            [u.at or at for u in chosen],
+            [u.source_at for u in chosen],
+        ],
+    ).rowcount
+
+
+def _faults(index: int, update: QuoteUpdate, known: dict[str, object]) -> list[Invalid]:
+    faults = []
+    if update.symbol not in known:
+        faults.append(Invalid("unknown_symbol", "No such instrument.", field=f"{index}.symbol"))
+    if not (decimals.ZERO < update.bid < decimals.BOUND and decimals.ZERO < update.ask < decimals.BOUND):
+        faults.append(Invalid("not_positive", "Bid and ask must be above zero.", field=f"{index}.bid"))
+    elif update.bid > update.ask:
+        faults.append(Invalid("crossed_quote", "The bid is above the ask.", field=f"{index}.bid"))
+    return faults
+
+
+def keep_raw(broker_id: int, messages: Sequence[tuple[bytes, int | None, str]], *, at: datetime) -> int:
+    """Keep bytes as received, with their sequence and, where they could not be read, the error. Repeats are kept once."""
+    rows = [
+        RawMessage(
+            id=uuid7(), broker_id=broker_id, sequence=sequence, digest=sha256(raw).digest(), raw=raw, error=error, received_at=at
+        )
+        for raw, sequence, error in messages
+    ]
+    return sql.insert(rows, on_conflict="ON CONFLICT (broker_id, digest) DO NOTHING")
+
+
+def note_sending(broker_id: int, *, reached: bool, ack_ms: float | None, at: datetime) -> None:
+    """Fold one call's outcome into the broker's health; repeated failures open its breaker for a few seconds."""
+    sql.run(
+        """
+        INSERT INTO brokers_brokerhealth AS h (broker_id, failures_in_row, open_until, ack_ms, updated_at)
+        VALUES (%(broker)s, %(failed)s, NULL, %(ms)s::float8, %(at)s)
+        ON CONFLICT (broker_id) DO UPDATE SET
+          failures_in_row = CASE WHEN %(failed)s::int = 0 THEN 0 ELSE h.failures_in_row + 1 END,
+          open_until = CASE WHEN %(failed)s::int = 0 THEN NULL
+                       WHEN h.failures_in_row + 1 >= %(max)s THEN %(until)s::timestamptz ELSE h.open_until END,
+          ack_ms = CASE WHEN %(ms)s::float8 IS NULL THEN h.ack_ms ELSE coalesce(h.ack_ms * 0.9 + %(ms)s::float8 * 0.1, %(ms)s::float8) END,
+          updated_at = %(at)s
+        """,
+        {
+            "broker": broker_id,
+            "failed": 0 if reached else 1,
+            "ms": ack_ms,
+            "at": at,
+            "max": BREAKER_FAILURES,
+            "until": at + timedelta(seconds=BREAKER_SECONDS),
+        },
+    )

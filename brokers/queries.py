@@ -1,0 +1,98 @@
+"""Reads of reference data and quotes."""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import date
+from typing import Any, TypeVar
+
+from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
+from brokers.models import Broker, FeeSchedule, Instrument, Listing
+from oms.runtime import sql
+
+CACHE_SECONDS = 1.0
+"""Reference data changes by an administrator's hand; a second later every process has seen it."""
+
+T = TypeVar("T")
+_cache: dict[str, tuple[float, Any]] = {}
+
+
+def _cached(name: str, load: Callable[[], T]) -> T:
+    hit = _cache.get(name)
+    now = time.monotonic()
+    if hit is not None and hit[0] > now:
+        return hit[1]  # type: ignore[no-any-return]
+    value = load()
+    _cache[name] = (now + CACHE_SECONDS, value)
+    return value
+
+
+def forget_cache() -> None:
+    """Drop what this process remembers, for the operation that has just changed it."""
+    _cache.clear()
+
+
+def instruments() -> dict[int, InstrumentRef]:
+    """Return all instruments by id."""
+    fields = (
+        "id", "symbol", "asset_class", "base_currency", "currency", "tick_size", "lot_size", "settlement_days", "active"
+    )  # fmt: skip
+    return _cached("instruments", lambda: {r[0]: InstrumentRef(*r) for r in Instrument.objects.values_list(*fields)})
+
+
+def instruments_by_symbol() -> dict[str, InstrumentRef]:
+    """Return all instruments by symbol."""
+    return _cached("by_symbol", lambda: {i.symbol: i for i in instruments().values()})
+
+
+def brokers() -> dict[int, BrokerRef]:
+    """Return all brokers by id."""
+    fields = ("id", "code", "adapter", "settings", "enabled")
+    return _cached("brokers", lambda: {r[0]: BrokerRef(*r) for r in Broker.objects.order_by("id").values_list(*fields)})
+
+
+def brokers_by_code() -> dict[str, BrokerRef]:
+    """Return all brokers by code."""
+    return _cached("by_code", lambda: {b.code: b for b in brokers().values()})
+
+
+def listings() -> dict[tuple[int, int], ListingRef]:
+    """Return all listings by (broker id, instrument id)."""
+    fields = ("instrument_id", "broker_id", "symbol", "tick_size", "lot_size", "shortable", "active")
+    return _cached(
+        "listings", lambda: {(r[1], r[0]): ListingRef(*r) for r in Listing.objects.values_list(*fields)}
+    )
+
+
+def fee_schedules() -> dict[tuple[int, str], list[tuple[date, list[dict[str, Any]]]]]:
+    """Return fee items by (broker id, asset class), latest effective date first."""
+
+    def load() -> dict[tuple[int, str], list[tuple[date, list[dict[str, Any]]]]]:
+        found: dict[tuple[int, str], list[tuple[date, list[dict[str, Any]]]]] = {}
+        rows = FeeSchedule.objects.order_by("-effective_from").values_list(
+            "broker_id", "asset_class", "effective_from", "items"
+        )
+        for broker_id, asset_class, effective_from, items in rows:
+            found.setdefault((broker_id, asset_class), []).append((effective_from, items))
+        return found
+
+    return _cached("fees", load)
+
+
+def fee_items(broker_id: int, asset_class: str, on: date) -> list[dict[str, Any]]:
+    """Return the fee items in force on a date; none agreed means none charged."""
+    for effective_from, items in fee_schedules().get((broker_id, asset_class), []):
+        if effective_from <= on:
+            return items
+    return []
+
+
+def quotes(instrument_ids: Iterable[int] | None = None) -> dict[int, QuoteRef]:
+    """Return the latest quotes by instrument id, read now; an instrument without one is left out."""
+    symbols = {i.id: i.symbol for i in instruments().values()}
+    where = "" if instrument_ids is None else "WHERE instrument_id = ANY(%s)"
+    found = sql.run(
+        "SELECT instrument_id, bid, ask, bid_size, ask_size, last, at, day_open "  # noqa: S608 - a constant clause
+        f"FROM brokers_quote {where}",
+        () if instrument_ids is None else [sorted(set(instrument_ids))],
+    )
+    return {r[0]: QuoteRef(r[0], symbols.get(r[0], ""), *r[1:]) for r in found}

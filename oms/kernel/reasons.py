@@ -1,0 +1,39 @@
+"""Why an order was denied, rejected or ended: stable codes, one list, documented from here."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A reason code with the sentence a person reads."""
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str = "") -> "Reason":
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    QUANTITY_LIMIT = "quantity_limit", "The quantity is above the limit for one order."
+    NOTIONAL_LIMIT = "notional_limit", "The value is above the limit for one order."
+    PRICE_COLLAR = "price_collar", "The price is too far through the market."
+    STALE_QUOTE = "stale_quote", "The last quote is too old to trade on."
+    NO_QUOTE = "no_quote", "There is no quote or rate to value the order."
+    CROSSED_QUOTE = "crossed_quote", "The last quote has its bid above its ask."
+    POSITION_LIMIT = "position_limit", "The position, with all open orders filled, would pass its limit."
+    BUYING_POWER = "buying_power", "The account lacks the free cash for the worst case."
+    DUPLICATE_SUSPECT = "duplicate_suspect", "The same order was sent a moment ago under another id."
+    RESTRICTED = "restricted", "The instrument is on the restricted list."
+    HALTED = "halted", "Trading is halted for this scope."
+    LIMIT_MISSING = "limit_missing", "A limit that must exist is not set, so nothing may trade."
+    NO_ROUTE = "no_route", "No broker can take the order."
+    SHORT_NOT_ALLOWED = "short_not_allowed", "The sale is larger than the position and is not a permitted short sale."
+    ACCOUNT_CLOSED = "account_closed", "The account is closed."
+    CHECK_FAILED = "check_failed", "A risk check could not be computed, so the order was stopped."
+    APPROVAL_REFUSED = "approval_refused", "The approver said no."
+    APPROVAL_EXPIRED = "approval_expired", "Nobody approved the order in time."
+    BROKER_REJECTED = "broker_rejected", "The broker refused the order."
+    BROKER_UNREACHABLE = "broker_unreachable", "No broker could be reached while the order was valid."
+    TOO_LATE = "too_late", "The order's time ran out before it could be sent."
+    CANCEL_REQUESTED = "cancel_requested", "A user asked for the cancel."
+    UNSOLICITED = "unsolicited", "The broker ended the order unasked."

@@ -1,0 +1,320 @@
+"""The desk: what was asked of us, what we asked of brokers, and what came of it."""
+
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+from brokers.models import Broker, BrokerAccount, Instrument
+from oms.runtime.fields import ExactField, bounded
+from oms.runtime.fsm import FSMField, StateMachineModel, transition
+from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
+from portfolio.models import Account, Strategy
+
+STATUSES = [(s.value, s.value) for s in OrdStatus]
+_LIVE = sorted(OPEN - {OrdStatus.HELD})
+_ANY = sorted(OrdStatus)
+
+
+class Lifecycle(StateMachineModel):
+    """The transitions that a desk order and a broker order share; each is named after what brought it about."""
+
+    status = FSMField(default=OrdStatus.PENDING_NEW, choices=STATUSES, max_length=16, protected=True)
+
+    class Meta:
+        abstract = True
+
+    @transition(field=status, source=[OrdStatus.PENDING_NEW, OrdStatus.HELD, OrdStatus.SUSPENDED], target=OrdStatus.NEW)
+    def acknowledge(self) -> None:
+        """The broker took it, or a hold was lifted after one did."""
+
+    @transition(field=status, source=OrdStatus.HELD, target=OrdStatus.PENDING_NEW)
+    def release(self) -> None:
+        """What it waited for has come; it may be sent."""
+
+    @transition(field=status, source=[OrdStatus.PENDING_NEW, OrdStatus.HELD], target=OrdStatus.DENIED)
+    def deny(self) -> None:
+        """Risk, routing or an approver said no; no broker saw it."""
+
+    @transition(field=status, source=_LIVE, target=OrdStatus.REJECTED)
+    def reject(self) -> None:
+        """The broker said no, at once or after a while."""
+
+    # A fill counts whatever state the order is in: a late one after a cancel completes it all the same.
+    @transition(field=status, source=_ANY, target=OrdStatus.PARTIALLY_FILLED)
+    def fill_partly(self) -> None:
+        """Some of it is done and it works on."""
+
+    @transition(field=status, source=_ANY, target=OrdStatus.FILLED)
+    def fill(self) -> None:
+        """All of it is done."""
+
+    @transition(field=status, source=_ANY, target=OrdStatus.NEW)
+    def reopen(self) -> None:
+        """A bust took the last fill away, or a pending request ended with nothing filled."""
+
+    @transition(field=status, source=_LIVE, target=OrdStatus.PENDING_CANCEL)
+    def request_cancel(self) -> None:
+        """A cancel is on its way."""
+
+    @transition(field=status, source=_LIVE + [OrdStatus.FILLED], target=OrdStatus.PENDING_REPLACE)
+    def request_replace(self) -> None:
+        """A replace is on its way; a filled order may be reopened to a larger quantity."""
+
+    # From filled and rejected too: a bust may leave a canceled order with less than it had.
+    @transition(field=status, source=_ANY, target=OrdStatus.CANCELED)
+    def cancel(self) -> None:
+        """Ended before it was done."""
+
+    @transition(field=status, source=_ANY, target=OrdStatus.EXPIRED)
+    def expire(self) -> None:
+        """Its time ran out."""
+
+    @transition(field=status, source=_LIVE, target=OrdStatus.DONE_FOR_DAY)
+    def rest_for_day(self) -> None:
+        """No more executions today."""
+
+    @transition(field=status, source=_LIVE, target=OrdStatus.SUSPENDED)
+    def suspend(self) -> None:
+        """The broker set it aside."""
+
+    @transition(field=status, source=_LIVE, target=OrdStatus.STOPPED)
+    def stop(self) -> None:
+        """The broker guarantees a price."""
+
+    @transition(field=status, source=_ANY, target=OrdStatus.CALCULATED)
+    def calculate(self) -> None:
+        """Completed and its figures are final."""
+
+    def become(self, target: OrdStatus) -> None:
+        """Run the transition that leads to target; an undeclared one raises `TransitionNotAllowed`."""
+        getattr(self, _TRANSITION[target])()
+
+
+_TRANSITION = {
+    OrdStatus.PENDING_NEW: "release",
+    OrdStatus.NEW: "reopen",
+    OrdStatus.PARTIALLY_FILLED: "fill_partly",
+    OrdStatus.FILLED: "fill",
+    OrdStatus.DONE_FOR_DAY: "rest_for_day",
+    OrdStatus.CANCELED: "cancel",
+    OrdStatus.PENDING_CANCEL: "request_cancel",
+    OrdStatus.PENDING_REPLACE: "request_replace",
+    OrdStatus.STOPPED: "stop",
+    OrdStatus.SUSPENDED: "suspend",
+    OrdStatus.REJECTED: "reject",
+    OrdStatus.EXPIRED: "expire",
+    OrdStatus.CALCULATED: "calculate",
+    OrdStatus.DENIED: "deny",
+}
+
+
+def _quantity_rules(table: str) -> list[models.CheckConstraint]:
+    closed = sorted(CLOSED)
+    return [
+        models.CheckConstraint(condition=Q(status__in=_ANY), name=f"{table}_status_known"),
+        models.CheckConstraint(
+            condition=Q(filled_quantity__lte=F("quantity")) | Q(overfilled=True), name=f"{table}_not_overfilled"
+        ),
+        models.CheckConstraint(
+            condition=Q(status__in=closed, leaves_quantity=0)
+            | Q(status=OrdStatus.DONE_FOR_DAY)
+            | (~Q(status__in=closed) & (Q(leaves_quantity=F("quantity") - F("filled_quantity")) | Q(overfilled=True))),
+            name=f"{table}_leaves_add_up",
+        ),
+        *bounded(
+            table, positive=("quantity",), not_negative=("filled_quantity", "leaves_quantity"), any_sign=("filled_amount",)
+        ),
+    ]
+
+
+class Order(Lifecycle):
+    """What the desk was asked for. Its ids stay through replaces; brokers see its child orders."""
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    client_order_id = models.CharField(max_length=64)
+    body_hash = models.BinaryField(max_length=32)  # of the request, so that a reused id shows
+    placed_sequence = models.BigIntegerField(default=0)  # the journal event that holds the first answer
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    side = models.CharField(max_length=10)
+    quantity = ExactField()
+    order_type = models.CharField(max_length=24)
+    limit_price = ExactField(null=True)
+    stop_price = ExactField(null=True)
+    time_in_force = models.CharField(max_length=4)
+    expire_at = models.DateTimeField(null=True)
+    directed_broker = models.ForeignKey(Broker, models.PROTECT, null=True, db_index=False)
+    strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
+    note = models.CharField(max_length=200, blank=True)
+    origin = models.CharField(max_length=12, default="desk")
+    parent = models.ForeignKey("self", models.PROTECT, null=True)
+    unknown = models.BooleanField(default=False)
+    overfilled = models.BooleanField(default=False)
+    filled_quantity = ExactField(default=0)
+    leaves_quantity = ExactField()
+    filled_amount = ExactField(default=0)  # sum of quantity times price
+    fees = ExactField(default=0)
+    reason = models.CharField(max_length=32, blank=True)
+    reason_detail = models.CharField(max_length=200, blank=True)
+    version = models.IntegerField(default=1)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, db_index=False)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    decided_at = models.DateTimeField()
+    arrival_bid = ExactField(null=True)
+    arrival_ask = ExactField(null=True)
+    arrival_at = models.DateTimeField(null=True)
+    triggered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "client_order_id"], name="order_client_id_unique"),
+            *_quantity_rules("order"),
+        ]
+        indexes = [
+            models.Index(fields=["account", "-id"], name="order_account_newest"),
+            models.Index(fields=["account", "instrument"], condition=Q(status__in=sorted(OPEN)), name="order_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.quantity} {self.client_order_id}"
+
+
+class IdempotencyKey(models.Model):
+    """A user's `Idempotency-Key` and the order it made. Kept as long as the order: for good."""
+
+    id = models.UUIDField(primary_key=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, db_index=False)
+    key = models.CharField(max_length=128)
+    order = models.OneToOneField(Order, models.PROTECT)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_unique")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class ChildOrder(Lifecycle):
+    """What one broker was asked for. The sum of what children may fill never passes the order's quantity."""
+
+    id = models.UUIDField(primary_key=True)
+    order = models.ForeignKey(Order, models.PROTECT, related_name="children")
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    broker_account = models.ForeignKey(BrokerAccount, models.PROTECT, db_index=False)
+    client_order_id = models.CharField(max_length=36)  # as the broker names it now
+    broker_order_id = models.CharField(max_length=64, blank=True)
+    quantity = ExactField()
+    limit_price = ExactField(null=True)
+    stop_price = ExactField(null=True)
+    time_in_force = models.CharField(max_length=4)
+    expire_at = models.DateTimeField(null=True)
+    filled_quantity = ExactField(default=0)
+    leaves_quantity = ExactField()
+    filled_amount = ExactField(default=0)
+    overfilled = models.BooleanField(default=False)
+    ended_as = models.CharField(max_length=16, blank=True)  # how the broker closed it, under later fills and busts
+    version = models.IntegerField(default=1)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [*_quantity_rules("child")]
+        indexes = [models.Index(fields=["broker", "broker_order_id"], name="child_broker_order")]
+
+    def __str__(self) -> str:
+        return f"{self.client_order_id} at {self.broker_id}"
+
+
+class Submission(models.Model):
+    """One intent to tell a broker something. The rows that are due are the queue."""
+
+    class Kind(models.TextChoices):
+        NEW = "new"
+        CANCEL = "cancel"
+        REPLACE = "replace"
+
+    id = models.UUIDField(primary_key=True)
+    child = models.ForeignKey(ChildOrder, models.PROTECT, related_name="submissions")
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    client_order_id = models.CharField(max_length=36)
+    message = models.JSONField()  # the adapter's message, complete
+    reduces = models.BooleanField(default=False)  # lowers exposure: passes a reduce-only halt
+    state = models.CharField(
+        max_length=8, choices=[(s.value, s.value) for s in SubmissionState], default=SubmissionState.PREPARED
+    )
+    attempts = models.PositiveIntegerField(default=0)
+    fence = models.BigIntegerField(default=0)
+    owner = models.CharField(max_length=64, blank=True)
+    lease_until = models.DateTimeField(null=True)
+    created_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+    due_at = models.DateTimeField()
+    valid_until = models.DateTimeField(null=True)
+    resolved_at = models.DateTimeField(null=True)
+    detail = models.CharField(max_length=200, blank=True)
+    denials = models.JSONField(default=list)  # times of authoritative "not found" answers
+    log = models.JSONField(default=list)  # each attempt: at, delay, outcome
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["broker", "client_order_id"], name="submission_client_id_unique"),
+            models.UniqueConstraint(
+                fields=["child"],
+                condition=Q(kind="new", state__in=["prepared", "sent", "unknown"]),
+                name="one_new_in_flight",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="prepared") | Q(sent_at__isnull=False) | Q(state="not_sent"), name="sent_has_a_time"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["broker", "due_at"], condition=Q(state="prepared"), name="submission_due"),
+            models.Index(fields=["broker", "due_at"], condition=Q(state__in=["sent", "unknown"]), name="submission_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.client_order_id}"
+
+
+class Execution(models.Model):
+    """An execution, or the bust or correction of one. Append-only."""
+
+    class Kind(models.TextChoices):
+        TRADE = "trade"
+        BUST = "bust"
+        CORRECT = "correct"
+
+    id = models.UUIDField(primary_key=True)
+    child = models.ForeignKey(ChildOrder, models.PROTECT, related_name="executions")
+    order = models.ForeignKey(Order, models.PROTECT, related_name="executions")
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    broker_account = models.ForeignKey(BrokerAccount, models.PROTECT, db_index=False)
+    broker_execution_id = models.CharField(max_length=64)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    ref = models.OneToOneField("self", models.PROTECT, null=True)  # the execution undone or corrected
+    side = models.CharField(max_length=10)
+    quantity = ExactField()
+    price = ExactField()
+    fees = ExactField(default=0)
+    fee_items = models.JSONField(default=list)
+    settle_date = models.DateField()
+    executed_at = models.DateTimeField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["broker_account", "broker_execution_id"], name="execution_unique"),
+            *bounded("execution", not_negative=("quantity",), any_sign=("price", "fees")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.quantity} @ {self.price}"
+
+    def signed_quantity(self) -> Any:
+        """Return the quantity with the side's sign: buys above zero."""
+        return self.quantity if self.side == "buy" else -self.quantity

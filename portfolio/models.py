@@ -1,0 +1,229 @@
+"""What the desk owns: accounts, the double-entry ledger, lots, positions and cash."""
+
+from django.conf import settings
+from django.db import models
+from simple_history.models import HistoricalRecords
+
+from brokers.models import Broker, BrokerAccount, Instrument
+from oms.runtime.fields import ExactField, bounded
+
+
+class Account(models.Model):
+    """A book of the desk. Its row is the first lock of everything that moves it."""
+
+    class Status(models.TextChoices):
+        OPEN = "open"
+        CLOSED = "closed"
+
+    code = models.CharField(max_length=16, unique=True)
+    name = models.CharField(max_length=80, blank=True)
+    base_currency = models.CharField(max_length=12)
+    lot_method = models.CharField(max_length=12, default="fifo")
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.OPEN)
+    created_at = models.DateTimeField(auto_now_add=True)
+    history = HistoricalRecords()
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class AccountGrant(models.Model):
+    """A user may trade an account, until it expires."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="account_grants")
+    account = models.ForeignKey(Account, models.CASCADE, related_name="grants")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    history = HistoricalRecords()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "account"], name="account_grant_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} on {self.account_id}"
+
+
+class BrokerLink(models.Model):
+    """Where an account trades: its account at a broker."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="links")
+    broker_account = models.ForeignKey(BrokerAccount, models.PROTECT, related_name="links")
+    broker = models.ForeignKey(Broker, models.PROTECT)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["account", "broker"], name="broker_link_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} at {self.broker_id}"
+
+
+class Strategy(models.Model):
+    """A label that orders, positions and limits can be told apart by."""
+
+    code = models.CharField(max_length=32, unique=True)
+    active = models.BooleanField(default=True)
+    history = HistoricalRecords()
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Trade(models.Model):
+    """One booked fill, or the undoing of one: an append-only fact named by its source."""
+
+    class Kind(models.TextChoices):
+        TRADE = "trade"
+        BUST = "bust"
+        CORRECT = "correct"
+
+    id = models.UUIDField(primary_key=True)
+    source_kind = models.CharField(max_length=12)
+    source_id = models.UUIDField()
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    ref = models.OneToOneField("self", models.PROTECT, null=True)  # the trade this one undoes or corrects
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    quantity = ExactField()  # signed: buys above zero
+    price = ExactField()
+    fees = ExactField(default=0)
+    executed_at = models.DateTimeField()
+    settle_date = models.DateField()
+    strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["source_kind", "source_id"], name="trade_source_unique"),
+            *bounded("trade", any_sign=("quantity", "price", "fees")),
+        ]
+        indexes = [models.Index(fields=["account", "instrument", "executed_at"], name="trade_book")]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} @ {self.price}"
+
+
+class LedgerTransaction(models.Model):
+    """A balanced set of entries with one cause. Never changed; undone by another."""
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    source_kind = models.CharField(max_length=12)
+    source_id = models.UUIDField()
+    at = models.DateTimeField()
+    note = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["source_kind", "source_id"], name="ledger_source_unique")]
+        indexes = [models.Index(fields=["account", "id"], name="ledger_account")]
+
+    def __str__(self) -> str:
+        return f"{self.source_kind} {self.source_id}"
+
+
+class LedgerEntry(models.Model):
+    """One line: debit above zero, credit below. Securities are carried at cost, with their quantity beside."""
+
+    class Code(models.TextChoices):
+        CASH = "cash"
+        SECURITIES = "securities"
+        REALIZED = "realized_pnl"
+        FEES = "fees"
+        CAPITAL = "capital"
+        TRANSFER = "transfer"
+
+    id = models.UUIDField(primary_key=True)
+    transaction = models.ForeignKey(LedgerTransaction, models.PROTECT, related_name="entries")
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    code = models.CharField(max_length=12, choices=Code.choices)
+    currency = models.CharField(max_length=12)
+    amount = ExactField()
+    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False)
+    broker = models.ForeignKey(Broker, models.PROTECT, null=True, db_index=False)
+    quantity = ExactField(default=0)
+
+    class Meta:
+        constraints = bounded("ledger_entry", any_sign=("amount", "quantity"))
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.amount} {self.currency}"
+
+
+class Lot(models.Model):
+    """What is left of one opening trade: long above zero, short below. Rebuildable from the trades."""
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    trade = models.ForeignKey(Trade, models.PROTECT, db_index=False)
+    opened_at = models.DateTimeField()
+    price = ExactField()
+    quantity = ExactField()  # what the trade opened
+    remaining = ExactField()
+
+    class Meta:
+        constraints = bounded("lot", any_sign=("quantity", "remaining", "price"))
+        indexes = [
+            models.Index(
+                fields=["account", "instrument", "opened_at"], condition=~models.Q(remaining=0), name="lot_open"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.remaining} @ {self.price}"
+
+
+class Position(models.Model):
+    """Cache of the ledger: what an account holds of an instrument over all brokers."""
+
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT)
+    quantity = ExactField(default=0)
+    cost = ExactField(default=0)  # of what is open, signed like the quantity
+    realized = ExactField(default=0)
+    fees = ExactField(default=0)
+    day = models.DateField(null=True)  # the UTC day that the next two belong to
+    day_quantity = ExactField(default=0)  # signed quantity traded that day
+    day_amount = ExactField(default=0)  # signed quantity times price of it
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "instrument"], name="position_unique"),
+            *bounded("position", any_sign=("quantity", "cost", "realized", "fees", "day_quantity", "day_amount")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} of {self.instrument_id}"
+
+
+class BrokerPosition(models.Model):
+    """Cache of the ledger: the part of a position that one broker holds."""
+
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    quantity = ExactField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "instrument", "broker"], name="broker_position_unique"),
+            *bounded("broker_position", any_sign=("quantity",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} of {self.instrument_id} at {self.broker_id}"
+
+
+class CashBalance(models.Model):
+    """Cache of the ledger's cash entries."""
+
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    currency = models.CharField(max_length=12)
+    balance = ExactField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "currency"], name="cash_unique"),
+            *bounded("cash", any_sign=("balance",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.balance} {self.currency}"

@@ -1,0 +1,152 @@
+"""May this trade? Limits, what is held against them, verdicts, halts."""
+
+from django.conf import settings
+from django.db import models
+from simple_history.models import HistoricalRecords
+
+from brokers.models import Instrument
+from oms.runtime.fields import ExactField, bounded
+from portfolio.models import Account, Strategy
+
+
+class Limit(models.Model):
+    """A bound for a scope. The tightest active one wins; changes are new rows."""
+
+    class Kind(models.TextChoices):
+        ORDER_QUANTITY = "order_quantity"
+        ORDER_NOTIONAL = "order_notional"
+        POSITION = "position"
+        GROSS_EXPOSURE = "gross_exposure"
+        PRICE_COLLAR = "price_collar"  # fraction, e.g. 0.05
+        QUOTE_AGE = "quote_age"  # seconds
+        DUPLICATE_WINDOW = "duplicate_window"  # seconds
+
+    class Status(models.TextChoices):
+        PROPOSED = "proposed"
+        ACTIVE = "active"
+        RETIRED = "retired"
+        REFUSED = "refused"
+
+    id = models.UUIDField(primary_key=True)
+    scope_kind = models.CharField(max_length=12)  # firm, account, user, strategy, broker, symbol
+    scope_key = models.CharField(max_length=64, blank=True)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    value = ExactField()
+    currency = models.CharField(max_length=12, blank=True)
+    soft = models.BooleanField(default=False)
+    status = models.CharField(max_length=8, choices=Status.choices)
+    effective_from = models.DateTimeField()
+    reason = models.CharField(max_length=200)
+    maker = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    approver = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    created_at = models.DateTimeField()
+    history = HistoricalRecords()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["scope_kind", "scope_key", "kind", "soft"],
+                condition=models.Q(status="active"),
+                name="limit_active_unique",
+            ),
+            *bounded("limit", not_negative=("value",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value} for {self.scope_kind} {self.scope_key}"
+
+
+class Hold(models.Model):
+    """The worst case of one order, reserved until nothing more can come of it."""
+
+    id = models.UUIDField(primary_key=True)  # the order's id
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    side = models.CharField(max_length=10)
+    open_quantity = ExactField()
+    unit_amount = ExactField()  # cash, in the instrument's currency, that one unit may take
+    currency = models.CharField(max_length=12)
+    strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, db_index=False)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = bounded("hold", not_negative=("open_quantity", "unit_amount"))
+        indexes = [
+            models.Index(fields=["account", "instrument"], condition=models.Q(open_quantity__gt=0), name="hold_open")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.open_quantity}"
+
+
+class Exposure(models.Model):
+    """Totals of the open holds, so that a check costs the same with one open order or a million."""
+
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    buying = ExactField(default=0)
+    selling = ExactField(default=0)
+    amount = ExactField(default=0)  # cash held, in the instrument's currency
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "instrument"], name="exposure_unique"),
+            *bounded("exposure", not_negative=("buying", "selling", "amount")),
+        ]
+
+    def __str__(self) -> str:
+        return f"+{self.buying} -{self.selling}"
+
+
+class RiskCheck(models.Model):
+    """A verdict with every check's numbers, as they were."""
+
+    id = models.UUIDField(primary_key=True)  # the order's id
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    approved = models.BooleanField()
+    reason = models.CharField(max_length=32, blank=True)
+    checks = models.JSONField()
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.reason or "approved"
+
+
+class Halt(models.Model):
+    """A kill switch, engaged until another person releases it."""
+
+    class Mode(models.TextChoices):
+        HALT = "halt"
+        REDUCE_ONLY = "reduce_only"
+
+    id = models.UUIDField(primary_key=True)
+    scope_kind = models.CharField(max_length=12)  # all, account, broker, symbol, strategy, user
+    scope_key = models.CharField(max_length=64, blank=True)
+    mode = models.CharField(max_length=12, choices=Mode.choices)
+    reason = models.CharField(max_length=200)
+    engaged_by = models.CharField(max_length=80)
+    engaged_user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    engaged_at = models.DateTimeField()
+    released_by = models.CharField(max_length=80, blank=True)
+    released_at = models.DateTimeField(null=True)
+    release_reason = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["scope_kind"], condition=models.Q(released_at=None), name="halt_engaged")]
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.scope_kind} {self.scope_key}"
+
+
+class RestrictedInstrument(models.Model):
+    """An instrument nobody may trade from a time until another."""
+
+    instrument = models.ForeignKey(Instrument, models.PROTECT)
+    since = models.DateTimeField()
+    until = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=200)
+    history = HistoricalRecords()
+
+    def __str__(self) -> str:
+        return f"{self.instrument_id} since {self.since}"
