@@ -1,5 +1,7 @@
 """The one door to django-fsm: protected state fields that survive `refresh_from_db` and `full_clean`."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Set-based SQL for the hot paths: many rows, one statement, server-side binding."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
