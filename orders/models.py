@@ -318,3 +318,20 @@ class Execution(models.Model):
     def signed_quantity(self) -> Any:
         """Return the quantity with the side's sign: buys above zero."""
         return self.quantity if self.side == "buy" else -self.quantity
+
+
+class ParkedReport(models.Model):
+    """A broker's report that can't be applied yet: what it speaks of has not arrived. Tried again with each batch."""
+
+    id = models.UUIDField(primary_key=True)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    waits_for = models.CharField(max_length=80)  # execution:<id> or order:<client id>
+    report = models.JSONField()
+    received_at = models.DateTimeField()
+    applied_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["broker", "waits_for"], condition=Q(applied_at=None), name="report_parked")]
+
+    def __str__(self) -> str:
+        return self.waits_for

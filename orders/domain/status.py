@@ -1,0 +1,88 @@
+"""Which status is shown when several hold: FIX's precedence, as functions of the facts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from orders.states import CLOSED, OrdStatus
+
+PRECEDENCE = (
+    OrdStatus.PENDING_CANCEL,
+    OrdStatus.PENDING_REPLACE,
+    OrdStatus.DONE_FOR_DAY,
+    OrdStatus.CALCULATED,
+    OrdStatus.FILLED,
+    OrdStatus.STOPPED,
+    OrdStatus.SUSPENDED,
+    OrdStatus.CANCELED,
+    OrdStatus.EXPIRED,
+    OrdStatus.PARTIALLY_FILLED,
+    OrdStatus.NEW,
+    OrdStatus.REJECTED,
+    OrdStatus.PENDING_NEW,
+)
+"""FIX 5.0 SP2 volume 4, appendix D: where several hold, the first of these is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFacts:
+    """What is known of one broker order, whatever order it was learned in."""
+
+    quantity: Decimal
+    filled: Decimal
+    acknowledged: bool
+    ended_as: str  # how the broker closed it: canceled, expired, rejected, done_for_day, calculated, or empty
+    cancel_pending: bool
+    replace_pending: bool
+
+
+def child_status(facts: ChildFacts) -> OrdStatus:
+    """Return the status of a broker order by precedence."""
+    complete = facts.filled >= facts.quantity
+    holds = set()
+    if facts.cancel_pending and not (facts.ended_as and not complete):
+        holds.add(OrdStatus.PENDING_CANCEL)
+    if facts.replace_pending and not facts.ended_as:
+        holds.add(OrdStatus.PENDING_REPLACE)
+    if complete:
+        holds.add(OrdStatus.FILLED)
+    if facts.ended_as:
+        holds.add(OrdStatus(facts.ended_as))
+    elif facts.filled > 0:
+        holds.add(OrdStatus.PARTIALLY_FILLED)
+    elif facts.acknowledged:
+        holds.add(OrdStatus.NEW)
+    else:
+        holds.add(OrdStatus.PENDING_NEW)
+    if OrdStatus.DONE_FOR_DAY in holds and complete:
+        holds.discard(OrdStatus.DONE_FOR_DAY)
+    return next(s for s in PRECEDENCE if s in holds)
+
+
+def leaves(status: OrdStatus, quantity: Decimal, filled: Decimal) -> Decimal:
+    """Return what may still be filled: nothing once closed."""
+    if status in CLOSED or status == OrdStatus.DONE_FOR_DAY:
+        return Decimal(0)
+    return max(quantity - filled, Decimal(0))
+
+
+def order_status(quantity: Decimal, filled: Decimal, children: Iterable[OrdStatus]) -> OrdStatus:
+    """Return the status of a desk order over its broker orders.
+
+    A pending request at one child shows; the order is rejected only if nothing filled and every child was
+    rejected; with all children closed short of the quantity it ended as the last of them by precedence.
+    """
+    states = list(children)
+    for pending in (OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE):
+        if pending in states:
+            return pending
+    if filled >= quantity:
+        return OrdStatus.FILLED
+    working = [s for s in states if s not in CLOSED]
+    if working:
+        if filled > 0:
+            return OrdStatus.PARTIALLY_FILLED
+        return next(s for s in PRECEDENCE if s in working)
+    if filled == 0 and all(s == OrdStatus.REJECTED for s in states):
+        return OrdStatus.REJECTED
+    return OrdStatus.EXPIRED if OrdStatus.EXPIRED in states else OrdStatus.CANCELED

@@ -1,0 +1,229 @@
+"""What a person or a program may ask for: parsed once, the same for every way in."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+from oms.kernel import decimals, json
+from oms.kernel.errors import Invalid, InvalidFields
+
+SIDES = ("buy", "sell", "sell_short")
+ORDER_TYPES = ("market", "limit", "stop", "stop_limit")
+TIMES_IN_FORCE = ("day", "gtc", "ioc", "fok", "gtd")
+NEEDS_LIMIT = frozenset({"limit", "stop_limit"})
+NEEDS_STOP = frozenset({"stop", "stop_limit"})
+NOT_YET = (
+    "size_by trail_amount trail_percent display_quantity algo take_profit stop_loss group lots".split()  # noqa: SIM905
+)
+"""Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
+
+_FIELDS = frozenset(
+    "client_order_id account symbol side quantity order_type limit_price stop_price time_in_force expire_at broker "
+    "strategy note".split()
+)
+_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
+_SYMBOL = re.compile(r"[A-Za-z0-9_.:/\-]{1,32}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One order as asked for. Codes are not looked up yet; numbers are exact and positive."""
+
+    account: str
+    symbol: str
+    side: str
+    quantity: Decimal
+    order_type: str = "market"
+    client_order_id: str = ""
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    time_in_force: str = "day"
+    expire_at: datetime | None = None
+    broker: str = ""
+    strategy: str = ""
+    note: str = ""
+
+    def digest(self) -> bytes:
+        """Return a hash of all that was asked, so that a reused id with another body shows."""
+        return sha256(
+            json.dump_bytes(
+                [
+                    self.account, self.symbol, self.side, decimals.text(self.quantity), self.order_type,
+                    decimals.text_or_none(self.limit_price), decimals.text_or_none(self.stop_price), self.time_in_force,
+                    json.rfc3339_or_none(self.expire_at), self.broker, self.strategy, self.note,
+                ]
+            )
+        ).digest()  # fmt: skip
+
+
+def parse_ticket(raw: object, *, at: datetime) -> Ticket:
+    """Return the ticket that a JSON object spells, or raise `InvalidFields` with every fault at once."""
+    if not isinstance(raw, Mapping):
+        raise InvalidFields([Invalid("not_an_object", "Send one JSON object.", field="")])
+    reader = _Reader(raw)
+    reader.refuse_unknown(_FIELDS)
+    order_type = reader.choice("order_type", ORDER_TYPES)
+    time_in_force = reader.choice("time_in_force", TIMES_IN_FORCE, default="day")
+    limit_price = reader.positive("limit_price", wanted=order_type in NEEDS_LIMIT, of=order_type)
+    stop_price = reader.positive("stop_price", wanted=order_type in NEEDS_STOP, of=order_type)
+    ticket = Ticket(
+        account=reader.pattern("account", _ID),
+        symbol=reader.pattern("symbol", _SYMBOL),
+        side=reader.choice("side", SIDES),
+        quantity=reader.positive("quantity", wanted=True, of="order") or decimals.ZERO,
+        order_type=order_type,
+        client_order_id=reader.pattern("client_order_id", _ID, required=False),
+        limit_price=limit_price,
+        stop_price=stop_price,
+        time_in_force=time_in_force,
+        expire_at=reader.future("expire_at", wanted=time_in_force == "gtd", at=at),
+        broker=reader.pattern("broker", _ID, required=False),
+        strategy=reader.pattern("strategy", _ID, required=False),
+        note=reader.note("note", 200),
+    )
+    if reader.errors:
+        raise InvalidFields(reader.errors)
+    return ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a replace asks for; None leaves a term as it is."""
+
+    quantity: Decimal | None = None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    time_in_force: str = ""
+    expected_version: int | None = None
+
+
+def parse_terms(raw: object) -> Terms:
+    """Return the terms of a replace, or raise `InvalidFields`."""
+    if not isinstance(raw, Mapping):
+        raise InvalidFields([Invalid("not_an_object", "Send one JSON object.", field="")])
+    reader = _Reader(raw)
+    reader.refuse_unknown(frozenset({"quantity", "limit_price", "stop_price", "time_in_force", "expected_version"}))
+    version = raw.get("expected_version")
+    if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
+        reader.fault("not_an_integer", "Send the version as a number.", "expected_version")
+    terms = Terms(
+        quantity=reader.optional_positive("quantity"),
+        limit_price=reader.optional_positive("limit_price"),
+        stop_price=reader.optional_positive("stop_price"),
+        time_in_force=reader.choice("time_in_force", ("day", "gtc"), default=""),
+        expected_version=version if isinstance(version, int) else None,
+    )
+    if not reader.errors and terms == Terms(expected_version=terms.expected_version):
+        reader.fault("nothing_to_change", "Name at least one of quantity, limit_price, stop_price, time_in_force.", "")
+    if reader.errors:
+        raise InvalidFields(reader.errors)
+    return terms
+
+
+class _Reader:
+    """Reads fields of one object and collects what is wrong with them."""
+
+    def __init__(self, raw: Mapping[Any, Any]) -> None:
+        self.raw = raw
+        self.errors: list[Invalid] = []
+
+    def fault(self, code: str, detail: str, field: str) -> None:
+        self.errors.append(Invalid(code, detail, field=field))
+
+    def refuse_unknown(self, known: frozenset[str]) -> None:
+        for name in self.raw:
+            if name in known:
+                continue
+            field = str(name)[:64]
+            if name in NOT_YET:
+                self.fault("not_supported", "The desk does not carry this out yet.", field)
+            else:
+                self.fault("unknown_field", "There is no such field.", field)
+
+    def choice(self, name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+        value = self.raw.get(name, default)
+        if value == "" and default == "":
+            return ""
+        if value is None:
+            self.fault("required", "This field is required.", name)
+        elif not isinstance(value, str) or value not in allowed:
+            self.fault("not_a_choice", f"Use one of: {', '.join(allowed)}.", name)
+        else:
+            return value
+        return allowed[0]
+
+    def pattern(self, name: str, pattern: re.Pattern[str], *, required: bool = True) -> str:
+        value = self.raw.get(name)
+        if value is None:
+            if required:
+                self.fault("required", "This field is required.", name)
+        elif not isinstance(value, str) or not pattern.fullmatch(value):
+            self.fault("not_an_identifier", "Use letters, digits and . _ : - only.", name)
+        else:
+            return value
+        return ""
+
+    def note(self, name: str, length_max: int) -> str:
+        value = self.raw.get(name, "")
+        if not isinstance(value, str) or len(value) > length_max or any(ord(c) < 32 for c in value):
+            self.fault("not_a_note", f"Use plain text of at most {length_max} characters.", name)
+            return ""
+        return value
+
+    def optional_positive(self, name: str) -> Decimal | None:
+        return None if self.raw.get(name) is None else self._decimal(name)
+
+    def positive(self, name: str, *, wanted: bool, of: str) -> Decimal | None:
+        if self.raw.get(name) is None:
+            if wanted:
+                self.fault("required", f"An order of this type ({of}) needs it.", name)
+            return None
+        if not wanted:
+            self.fault("not_allowed", f"An order of type {of} has none.", name)
+            return None
+        return self._decimal(name)
+
+    def _decimal(self, name: str) -> Decimal | None:
+        try:
+            value = decimals.parse(self.raw[name], field=name)
+        except Invalid as error:
+            self.errors.append(error)
+            return None
+        if value <= 0:
+            self.fault("not_positive", "The value must be above zero.", name)
+            return None
+        return value
+
+    def future(self, name: str, *, wanted: bool, at: datetime) -> datetime | None:
+        value = self.raw.get(name)
+        if value is None:
+            if wanted:
+                self.fault("required", "A gtd order needs its expiry.", name)
+            return None
+        if not wanted:
+            self.fault("not_allowed", "Only a gtd order has an expiry.", name)
+            return None
+        moment = _time(value)
+        if moment is None:
+            self.fault("not_a_time", "Use RFC 3339 with a zone, for example 2026-11-23T10:00:00Z.", name)
+        elif not at < moment < at.replace(year=at.year + 2):
+            self.fault("out_of_range", "The expiry must lie in the next two years.", name)
+        else:
+            return moment
+        return None
+
+
+def _time(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo is not None else None
+
+

@@ -1,0 +1,154 @@
+"""Keep a broker's session and stream its reports in."""
+
+import argparse
+import os
+import signal
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
+
+from brokers import operations as inbox
+from brokers import queries as brokers
+from brokers.adapters import adapter_for
+from brokers.adapters.port import BrokerError, Frame
+from brokers.domain.reference import BrokerRef
+from oms.kernel.actor import Actor
+from oms.runtime import sql
+from orders import operations as desk
+from orders.tasks import due_work
+
+LEASE_SECONDS = 6
+RENEW_SECONDS = 2
+POLL_SECONDS = 0.25
+RECONNECT_SECONDS = 0.5
+log = structlog.get_logger(__name__)
+
+
+def now() -> datetime:
+    """Return the time; the one clock of this process."""
+    return datetime.now(UTC)
+
+
+class Command(BaseCommand):
+    """One gateway a broker works; a second one waits for its lease."""
+
+    help = "Keep the session with one broker: reports in, and sending as well while no worker does."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Take the broker's code."""
+        parser.add_argument("broker")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until told to stop."""
+        broker = brokers.brokers_by_code().get(options["broker"])
+        if broker is None:
+            raise CommandError(f"There is no broker {options['broker']}; `broker add` makes one.")
+        gateway = Gateway(broker)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: gateway.stop.set())
+        gateway.run()
+
+
+class Gateway:
+    """The session of one broker in this process."""
+
+    def __init__(self, broker: BrokerRef) -> None:
+        self.broker = broker
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.stop = threading.Event()
+        self.actor = Actor.system("gateway")
+        self.renewed = 0.0
+
+    def run(self) -> None:
+        """Hold the lease, follow the stream, reconnect when it breaks."""
+        threading.Thread(target=self._sweep, daemon=True).start()
+        while not self.stop.is_set():
+            try:
+                if not self._hold_lease():
+                    self.stop.wait(1)
+                    continue
+                self._follow()
+            except BrokerError as error:
+                log.warning("session_lost", broker=self.broker.code, error=str(error))
+                self._connected(False)
+                self.stop.wait(RECONNECT_SECONDS)
+            except OperationalError as error:
+                log.warning("database_lost", broker=self.broker.code, error=str(error).strip())
+                connection.close()
+                self.stop.wait(RECONNECT_SECONDS)
+        self._release()
+
+    def _hold_lease(self) -> bool:
+        """Take or renew the lease; False while another gateway has it."""
+        if time.monotonic() - self.renewed < RENEW_SECONDS:
+            return True
+        held = sql.run(
+            """
+            INSERT INTO brokers_brokersession AS s (broker_id, owner, fence, lease_until, connected)
+            VALUES (%(broker)s, %(owner)s, 1, now() + make_interval(secs => %(lease)s), false)
+            ON CONFLICT (broker_id) DO UPDATE SET owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until,
+              fence = s.fence + (s.owner <> EXCLUDED.owner)::int
+            WHERE s.owner = EXCLUDED.owner OR s.lease_until IS NULL OR s.lease_until < now()
+            """,
+            {"broker": self.broker.id, "owner": self.owner, "lease": LEASE_SECONDS},
+        ).rowcount
+        self.renewed = time.monotonic() if held else 0.0
+        return bool(held)
+
+    def _follow(self) -> None:
+        adapter = adapter_for(self.broker.id, self.broker.adapter, self.broker.settings)
+        cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
+        stream = adapter.stream(cursor[0] if cursor else None)
+        self._connected(True)
+        try:
+            while not self.stop.is_set() and self._hold_lease():
+                frames = stream.receive(POLL_SECONDS)
+                if frames:
+                    self._take(frames)
+        finally:
+            stream.close()
+
+    def _take(self, frames: list[Frame]) -> None:
+        at = now()
+        inbox.keep_raw(self.broker.id, [(f.raw, f.sequence, f.error or "") for f in frames], at=at)
+        for frame in frames:
+            if frame.error:
+                log.error("report_unreadable", broker=self.broker.code, sequence=frame.sequence, error=frame.error)
+        reports = [r for f in frames for r in f.reports]
+        cursor = max((f.sequence for f in frames if f.sequence is not None), default=None)
+        desk.apply(self.broker.id, reports, actor=self.actor, at=at, cursor=cursor)
+
+    def _connected(self, connected: bool) -> None:
+        sql.run(
+            "UPDATE brokers_brokersession SET connected = %s, seen_at = now() WHERE broker_id = %s AND owner = %s",
+            [connected, self.broker.id, self.owner],
+        )
+
+    def _release(self) -> None:
+        sql.run(
+            "UPDATE brokers_brokersession SET lease_until = NULL, connected = false WHERE broker_id = %s AND owner = %s",
+            [self.broker.id, self.owner],
+        )
+
+    def _sweep(self) -> None:
+        """Send and resolve what workers leave lying: without Redis or Celery orders still go out, only later."""
+        while not self.stop.wait(1.0):
+            try:
+                for code, unsent, unanswered in due_work():
+                    if code != self.broker.code:
+                        continue
+                    if unsent:
+                        desk.send(self.broker, owner=f"{self.owner}:sweep", clock=now)
+                    if unanswered:
+                        desk.resolve(self.broker, clock=now)
+                        desk.apply_parked(self.broker.id, actor=self.actor, at=now())
+            except OperationalError:
+                connection.close()
+            except Exception:
+                log.exception("sweep_failed", broker=self.broker.code)

@@ -1,0 +1,474 @@
+"""Placing orders: idempotency, risk, route, records, all in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from brokers import queries as brokers
+from brokers.adapters.port import NewOrder
+from brokers.domain.reference import InstrumentRef, QuoteRef
+from oms.journal import operations as journal
+from oms.journal.domain import account_stream
+from oms.journal.models import Event
+from oms.kernel import decimals, json
+from oms.kernel.actor import Actor
+from oms.kernel.errors import DomainError, Invalid, InvalidFields, Refused
+from oms.kernel.ids import broker_client_id, uuid7
+from oms.kernel.reasons import Reason
+from oms.runtime import doorbell, sql
+from oms.runtime.transactions import after_commit, in_transaction
+from orders.domain.tickets import Ticket
+from orders.models import ChildOrder, IdempotencyKey, Order, Submission
+from orders.operations.recording import order_entry, remember
+from orders.queries import Names, order_out
+from orders.states import OrdStatus
+from portfolio.models import Account, BrokerLink
+from risk import operations as risk
+from risk.domain.intents import Intent
+from routing import operations as routing
+from routing.domain.candidates import RouteRequest
+
+BATCH_MAX = 1_000
+KEY_LENGTH_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A ticket, who asks, and the key of the request if the client gave one."""
+
+    ticket: Ticket
+    actor: Actor
+    key: str = ""
+    origin: str = "desk"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The answer to one request: the order as first answered, or the problem that made none."""
+
+    order_id: UUID | None
+    body: str
+    created: bool
+    problem: DomainError | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A request on its way through place: looked up, not yet decided."""
+
+    index: int
+    request: Request
+    account: Account
+    instrument: InstrumentRef
+    directed: int | None
+    strategy: int | None
+    order_id: UUID
+    client_order_id: str
+    digest: bytes
+
+
+def place(tickets: Sequence[Ticket | Request], *, actor: Actor, at: datetime) -> list[Placed]:
+    """Record a batch of orders, ask risk, plan routes, and leave submissions to be sent.
+
+    One transaction. Answers stand in the order of the tickets, each judged alone: a reused id with the same
+    ticket answers with the first result, with another ticket it is that ticket's own refusal; what risk refuses
+    is an order with status `denied`. Nobody waits for a broker.
+    """
+    requests = [t if isinstance(t, Request) else Request(t, actor) for t in tickets]
+    for _ in range(2):
+        try:
+            return _place(requests, at=at)
+        except IntegrityError as error:
+            # Two requests of one user raced with one key on two accounts: the second try finds the first's order.
+            if "idempotency_key_unique" not in str(error):
+                raise
+    raise Refused("idempotency_conflict", "The key was used by another request at the same moment.")
+
+
+@in_transaction
+def _place(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
+    return _place_locked(requests, at=at)
+
+
+def preview(request: Request, *, at: datetime) -> dict[str, Any]:
+    """Return what placing the ticket would do: checks, candidates, fees, holds. Nothing is stored."""
+    unheard = replace(request, ticket=replace(request.ticket, client_order_id=""), key="")
+    with transaction.atomic(durable=True):
+        placed = _place_locked([unheard], at=at)[0]
+        if placed.problem:
+            raise placed.problem
+        checks = sql.run("SELECT approved, reason, checks FROM risk_riskcheck WHERE id = %s", [placed.order_id]).fetchone()
+        decision = sql.run(
+            "SELECT candidates FROM routing_routingdecision WHERE source_id = %s", [placed.order_id]
+        ).fetchone()
+        hold = sql.run("SELECT unit_amount * open_quantity, currency FROM risk_hold WHERE id = %s", [placed.order_id]).fetchone()
+        transaction.set_rollback(True)
+    order = json.loads(placed.body)
+    candidates = json.loads(decision[0]) if decision else []
+    chosen = next((c for c in candidates if c["weight"] == "1"), None)
+    return {
+        "approved": order["status"] != OrdStatus.DENIED,
+        "reason": order["reason"],
+        "checks": json.loads(checks[2]) if checks else [],
+        "routing": {"candidates": candidates},
+        "cost": {"bps": chosen["cost_bps"], "parts": chosen["parts"]} if chosen else None,
+        "fees": chosen["parts"].get("fees") if chosen else None,
+        "holds_after": {"amount": decimals.text(hold[0]), "currency": hold[1]} if hold else None,
+        "cash_after": None,
+        "lots": [],
+    }
+
+
+def _place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
+    answers: dict[int, Placed] = {}
+    accounts = _lock_accounts(requests, at)
+    drafts = _drafts(requests, accounts, answers)
+    fresh = _claim_ids(drafts, answers)
+    if fresh:
+        _decide(fresh, answers, at)
+    return [answers[i] for i in range(len(requests))]
+
+
+def _lock_accounts(requests: Sequence[Request], at: datetime) -> dict[tuple[str, int | None], Account]:
+    """Lock the accounts named and return those that each user may trade, by (code, user id)."""
+    codes = sorted({r.ticket.account for r in requests})
+    rows = list(Account.objects.filter(code__in=codes).order_by("id").select_for_update(no_key=True))
+    users = sorted({r.actor.user_id for r in requests if r.actor.user_id is not None})
+    grants = sql.run(
+        "SELECT account_id, user_id FROM portfolio_accountgrant "
+        "WHERE account_id = ANY(%s) AND user_id = ANY(%s) AND (expires_at IS NULL OR expires_at > %s)",
+        [[a.id for a in rows], users, at],
+    ).fetchall()
+    granted = set(grants)
+    allowed: dict[tuple[str, int | None], Account] = {(a.code, None): a for a in rows}
+    allowed.update({(a.code, u): a for a in rows for u in users if (a.id, u) in granted})
+    return allowed
+
+
+def _drafts(
+    requests: Sequence[Request], accounts: dict[tuple[str, int | None], Account], answers: dict[int, Placed]
+) -> list[_Draft]:
+    symbols, codes = brokers.instruments_by_symbol(), brokers.brokers_by_code()
+    names = Names()
+    strategies = {code: pk for pk, code in names.strategies.items()}
+    drafts = []
+    for index, request in enumerate(requests):
+        ticket = request.ticket
+        account = accounts.get((ticket.account, request.actor.user_id))
+        instrument = symbols.get(ticket.symbol)
+        faults = []
+        if account is None:
+            faults.append(Invalid("unknown_account", "No such account, or none you may trade.", field="account"))
+        if instrument is None or not instrument.active:
+            faults.append(Invalid("unknown_symbol", "No such instrument.", field="symbol"))
+        if ticket.broker and ticket.broker not in codes:
+            faults.append(Invalid("unknown_broker", "No such broker.", field="broker"))
+        if ticket.strategy and ticket.strategy not in strategies:
+            faults.append(Invalid("unknown_strategy", "No such strategy.", field="strategy"))
+        if instrument is not None:
+            faults += _grid_faults(ticket, instrument)
+        if len(request.key) > KEY_LENGTH_MAX:
+            faults.append(Invalid("too_long", f"A key has at most {KEY_LENGTH_MAX} characters.", field="Idempotency-Key"))
+        if faults or account is None or instrument is None:
+            answers[index] = Placed(None, "", False, InvalidFields(faults))
+            continue
+        order_id = uuid7()
+        drafts.append(
+            _Draft(
+                index, request, account, instrument,
+                codes[ticket.broker].id if ticket.broker else None,
+                strategies.get(ticket.strategy), order_id, ticket.client_order_id or str(order_id), ticket.digest(),
+            )
+        )  # fmt: skip
+    return drafts
+
+
+def _grid_faults(ticket: Ticket, instrument: InstrumentRef) -> list[Invalid]:
+    faults = []
+    if not decimals.is_multiple(ticket.quantity, instrument.lot_size):
+        lot = decimals.text(instrument.lot_size)
+        faults.append(Invalid("off_lot", f"The quantity must be a multiple of {lot}.", field="quantity"))
+    for name in ("limit_price", "stop_price"):
+        price = getattr(ticket, name)
+        if price is not None and not decimals.is_multiple(price, instrument.tick_size):
+            tick = decimals.text(instrument.tick_size)
+            faults.append(Invalid("off_tick", f"The price must be a multiple of {tick}.", field=name))
+    return faults
+
+
+def _claim_ids(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]:
+    """Answer replays and conflicts; return the drafts that are new, each id once."""
+    known = _known_orders(drafts)
+    fresh: list[_Draft] = []
+    first: dict[Any, _Draft] = {}
+    for draft in drafts:
+        names = [("id", draft.account.id, draft.client_order_id)]
+        if draft.request.key:
+            names.append(("key", draft.request.actor.user_id or 0, draft.request.key))
+        hits = [known[n] for n in names if n in known]
+        twins = [first[n] for n in names if n in first]
+        if hits:
+            answers[draft.index] = _replay(draft, hits, found_by_all=len({h[0] for h in hits}) == 1 and _agrees(draft, hits, names, known))
+        elif twins:
+            same = all(t.digest == draft.digest for t in twins)
+            # The first of the two is decided below; its answer is filled in after that.
+            answers[draft.index] = Placed(twins[0].order_id, "", False, None if same else _conflict())
+        else:
+            fresh.append(draft)
+            first.update({n: draft for n in names})
+    return fresh
+
+
+def _agrees(draft: _Draft, hits: list[Any], names: list[Any], known: dict[Any, Any]) -> bool:
+    """Tell whether id and key, where both were given, name the same order."""
+    given = [n for n in names if n[0] == "key" or draft.request.ticket.client_order_id]
+    return all(n in known for n in given)
+
+
+def _known_orders(drafts: list[_Draft]) -> dict[Any, tuple[UUID, bytes, int, int]]:
+    rows = sql.run(
+        "SELECT o.account_id, o.client_order_id, o.id, o.body_hash, o.placed_sequence FROM orders_order o "
+        "JOIN unnest(%s::bigint[], %s::varchar[]) u(account, client) ON o.account_id = u.account AND o.client_order_id = u.client",
+        [[d.account.id for d in drafts], [d.client_order_id for d in drafts]],
+    )
+    known: dict[Any, tuple[UUID, bytes, int, int]] = {
+        ("id", account, client): (pk, bytes(digest), sequence, account) for account, client, pk, digest, sequence in rows
+    }
+    keyed = [d for d in drafts if d.request.key]
+    if keyed:
+        found = sql.run(
+            "SELECT k.user_id, k.key, o.id, o.body_hash, o.placed_sequence, o.account_id FROM orders_idempotencykey k "
+            "JOIN orders_order o ON o.id = k.order_id "
+            "JOIN unnest(%s::bigint[], %s::varchar[]) u(owner, key) ON k.user_id = u.owner AND k.key = u.key",
+            [[d.request.actor.user_id or 0 for d in keyed], [d.request.key for d in keyed]],
+        )
+        known.update({("key", o, k): (pk, bytes(h), sequence, account) for o, k, pk, h, sequence, account in found})
+    return known
+
+
+def _conflict() -> Refused:
+    return Refused("idempotency_conflict", "This id or key was used for another order; use a new one.")
+
+
+def _replay(draft: _Draft, hits: list[tuple[UUID, bytes, int, int]], *, found_by_all: bool) -> Placed:
+    order_id, digest, sequence, account_id = hits[0]
+    if not found_by_all or digest != draft.digest or account_id != draft.account.id:
+        return Placed(None, "", False, _conflict())
+    body = Event.objects.values_list("body", flat=True).get(
+        stream__name=account_stream(draft.account.code), sequence=sequence
+    )
+    return Placed(order_id, first_answer(body), False)
+
+
+def first_answer(event_body: str) -> str:
+    """Return the order's JSON out of the event that recorded it, to the byte."""
+    start, end = len('{"data":'), event_body.rindex(',"transitions":')
+    return event_body[start:end]
+
+
+def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> None:
+    """Ask risk and routing, write the rows of all drafts, and answer them and their twins."""
+    verdicts = {v.order_id: v for v in risk.check([_intent(d) for d in drafts], at=at)}
+    approved = [d for d in drafts if verdicts[d.order_id].approved]
+    links = _links({d.account.id for d in approved})
+    plans = {p.order_id: p for p in routing.plan([_route_request(d, links) for d in approved], at=at)}
+    quotes = brokers.quotes({d.instrument.id for d in drafts})
+    unrouted = [p.order_id for p in plans.values() if not p.legs]
+    if unrouted:
+        risk.resize(dict.fromkeys(unrouted, decimals.ZERO))
+
+    orders: list[Order] = []
+    children: list[ChildOrder] = []
+    submissions: list[Submission] = []
+    for draft in drafts:
+        order = _order(draft, quotes.get(draft.instrument.id), at)
+        verdict, plan = verdicts[draft.order_id], plans.get(draft.order_id)
+        if not verdict.approved:
+            _deny(order, verdict.reason, verdict.detail)
+        elif plan is None or not plan.legs:
+            _deny(order, Reason.NO_ROUTE, plan.detail if plan else "")
+        else:
+            for broker_id, quantity in plan.legs:
+                child, submission = new_child(order, broker_id, links[draft.account.id][broker_id], quantity, at)
+                children.append(child)
+                submissions.append(submission)
+        orders.append(order)
+    _write(drafts, orders, children, submissions, answers, at)
+
+
+def _write(
+    drafts: list[_Draft],
+    orders: list[Order],
+    children: list[ChildOrder],
+    submissions: list[Submission],
+    answers: dict[int, Placed],
+    at: datetime,
+) -> None:
+    names = Names()
+    entries = []
+    by_actor: dict[Actor, list[tuple[_Draft, Order]]] = {}
+    for draft, order in zip(drafts, orders, strict=True):
+        by_actor.setdefault(draft.request.actor, []).append((draft, order))
+    bodies: dict[UUID, str] = {}
+    for actor, pairs in by_actor.items():
+        entries = [order_entry(o, names, "order.denied" if o.status == OrdStatus.DENIED else "order.placed", []) for _, o in pairs]
+        for (_, order), event in zip(pairs, journal.append(entries, actor=actor, at=at), strict=True):
+            order.placed_sequence = event.sequence
+            bodies[order.id] = first_answer(event.body)
+    sql.insert(orders)
+    sql.insert(children)
+    sql.insert(submissions)
+    keys = [
+        IdempotencyKey(id=uuid7(), user_id=d.request.actor.user_id, key=d.request.key, order_id=d.order_id)
+        for d in drafts
+        if d.request.key and d.request.actor.user_id is not None
+    ]
+    sql.insert(keys)
+    for draft in drafts:
+        answers[draft.index] = Placed(draft.order_id, bodies[draft.order_id], True)
+    for index, answer in list(answers.items()):
+        if answer.order_id in bodies and not answer.body:
+            answers[index] = replace(answer, body=bodies[answer.order_id])
+    remember(orders)
+    codes = {names.brokers[s.broker_id].code for s in submissions}
+    after_commit(lambda: doorbell.ring(codes))
+
+
+def _intent(draft: _Draft) -> Intent:
+    ticket, actor = draft.request.ticket, draft.request.actor
+    return Intent(
+        order_id=draft.order_id,
+        account_id=draft.account.id,
+        account_code=draft.account.code,
+        base_currency=draft.account.base_currency,
+        account_open=draft.account.status == Account.Status.OPEN,
+        instrument=draft.instrument,
+        side=ticket.side,
+        quantity=ticket.quantity,
+        order_type=ticket.order_type,
+        limit_price=ticket.limit_price,
+        stop_price=ticket.stop_price,
+        user_id=actor.user_id,
+        user_name=actor.name.partition(":")[2],
+        strategy_id=draft.strategy,
+        strategy_code=ticket.strategy,
+        automated=actor.automated,
+        directed_broker_code=ticket.broker or None,
+    )
+
+
+def _links(account_ids: set[int]) -> dict[int, dict[int, tuple[int, str]]]:
+    """Return by account and broker: the broker account's id and how the broker names it."""
+    links: dict[int, dict[int, tuple[int, str]]] = {pk: {} for pk in account_ids}
+    rows = BrokerLink.objects.filter(account_id__in=account_ids).values_list(
+        "account_id", "broker_id", "broker_account_id", "broker_account__external_id"
+    )
+    for account_id, broker_id, pk, external_id in rows:
+        links[account_id][broker_id] = (pk, external_id)
+    return links
+
+
+def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) -> RouteRequest:
+    ticket = draft.request.ticket
+    return RouteRequest(
+        order_id=draft.order_id,
+        instrument=draft.instrument,
+        side=ticket.side,
+        quantity=ticket.quantity,
+        order_type=ticket.order_type,
+        time_in_force=ticket.time_in_force,
+        limit_price=ticket.limit_price,
+        brokers=tuple(links[draft.account.id]),
+        directed=draft.directed,
+    )
+
+
+def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
+    ticket = draft.request.ticket
+    return Order(
+        id=draft.order_id,
+        account_id=draft.account.id,
+        client_order_id=draft.client_order_id,
+        body_hash=draft.digest,
+        instrument_id=draft.instrument.id,
+        side=ticket.side,
+        quantity=ticket.quantity,
+        leaves_quantity=ticket.quantity,
+        order_type=ticket.order_type,
+        limit_price=ticket.limit_price,
+        stop_price=ticket.stop_price,
+        time_in_force=ticket.time_in_force,
+        expire_at=ticket.expire_at,
+        directed_broker_id=draft.directed,
+        strategy_id=draft.strategy,
+        note=ticket.note,
+        origin=draft.request.origin,
+        created_by_id=draft.request.actor.user_id,
+        created_at=at,
+        updated_at=at,
+        decided_at=at,
+        arrival_bid=quote.bid if quote else None,
+        arrival_ask=quote.ask if quote else None,
+        arrival_at=quote.at if quote else None,
+    )
+
+
+def _deny(order: Order, reason: str, detail: str) -> None:
+    order.deny()
+    order.leaves_quantity = decimals.ZERO
+    order.reason, order.reason_detail = str(reason), detail[:200]
+
+
+def new_child(
+    order: Order, broker_id: int, broker_account: tuple[int, str], quantity: Any, at: datetime
+) -> tuple[ChildOrder, Submission]:
+    """Return a broker order for a part of an order, with the submission that will ask for it."""
+    submission_id = uuid7()
+    client_order_id = broker_client_id(submission_id)
+    child = ChildOrder(
+        id=uuid7(),
+        order_id=order.id,
+        broker_id=broker_id,
+        broker_account_id=broker_account[0],
+        client_order_id=client_order_id,
+        quantity=quantity,
+        leaves_quantity=quantity,
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        time_in_force=order.time_in_force,
+        expire_at=order.expire_at,
+        created_at=at,
+        updated_at=at,
+    )
+    message = NewOrder(
+        client_order_id=client_order_id,
+        account=broker_account[1],
+        symbol=brokers.listings()[(broker_id, order.instrument_id)].symbol,
+        side=order.side,
+        quantity=quantity,
+        order_type=order.order_type,
+        time_in_force=order.time_in_force,
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        expire_at=order.expire_at,
+    )
+    submission = Submission(
+        id=submission_id,
+        child_id=child.id,
+        broker_id=broker_id,
+        account_id=order.account_id,
+        kind=Submission.Kind.NEW,
+        client_order_id=client_order_id,
+        message=asdict(message),
+        created_at=at,
+        due_at=at,
+        valid_until=order.expire_at,
+    )
+    return child, submission
+
+
+__all__ = ["BATCH_MAX", "Placed", "Request", "first_answer", "new_child", "order_out", "place", "preview"]

@@ -1,0 +1,154 @@
+"""Writing orders, what follows from it, and the facts that tell it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from oms.journal.domain import Entry, account_stream
+from oms.kernel import json
+from oms.kernel.decimals import ZERO
+from orders import cache
+from orders.domain.status import order_status
+from orders.models import ChildOrder, Execution, Order, Submission
+from orders.queries import Names, execution_out, order_out, status_of
+from orders.states import CLOSED, OrdStatus, SubmissionState
+from oms.runtime import sql
+from oms.runtime.transactions import after_commit
+
+PENDING_SUBMISSION = frozenset(
+    {SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN, SubmissionState.ACCEPTED}
+)
+
+
+@dataclass(slots=True)
+class Book:
+    """Orders locked for one operation, with their broker orders and submissions, and what changed."""
+
+    orders: dict[UUID, Order]
+    children: dict[UUID, ChildOrder]
+    submissions: dict[UUID, list[Submission]]  # by child
+    touched: dict[UUID, list[list[str]]] = field(default_factory=dict)  # order id → status pairs
+    touched_children: set[UUID] = field(default_factory=set)
+    touched_submissions: dict[UUID, Submission] = field(default_factory=dict)
+    new_submissions: list[Submission] = field(default_factory=list)
+    new_children: list[ChildOrder] = field(default_factory=list)
+
+    def children_of(self, order_id: UUID) -> list[ChildOrder]:
+        """Return the broker orders of an order, oldest first."""
+        return [c for c in self.children.values() if c.order_id == order_id]
+
+    def pending(self, child: ChildOrder, kind: str) -> list[Submission]:
+        """Return the requests of a kind that the broker has not decided yet."""
+        return [
+            s
+            for s in self.submissions.get(child.id, [])
+            if s.kind == kind and s.resolved_at is None and s.state in PENDING_SUBMISSION
+        ]
+
+
+def lock_accounts(account_ids: Iterable[int]) -> None:
+    """Take the first locks of every operation: accounts, ascending."""
+    sql.run("SELECT 1 FROM portfolio_account WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [sorted(set(account_ids))])
+
+
+def lock_book(order_ids: Iterable[UUID]) -> Book:
+    """Lock accounts, orders, children and submissions, in that order and by id, and return them."""
+    wanted = sorted(set(order_ids))
+    accounts = Order.objects.filter(id__in=wanted).values_list("account_id", flat=True)
+    lock_accounts(accounts)
+    orders = {o.id: o for o in Order.objects.filter(id__in=wanted).order_by("id").select_for_update(no_key=True)}
+    children = {
+        c.id: c for c in ChildOrder.objects.filter(order_id__in=wanted).order_by("id").select_for_update(no_key=True)
+    }
+    submissions: dict[UUID, list[Submission]] = {}
+    rows = Submission.objects.filter(child_id__in=list(children)).order_by("id").select_for_update(no_key=True)
+    for submission in rows:
+        submissions.setdefault(submission.child_id, []).append(submission)
+    return Book(orders, children, submissions)
+
+
+def move(row: Order | ChildOrder, target: OrdStatus) -> list[str] | None:
+    """Run the declared transition to target; return the pair, or None when it stands there already."""
+    before = str(row.status)
+    if before == target:
+        return None
+    row.become(target)
+    return [before, str(target)]
+
+
+def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
+    """Derive an order's status and quantities from its broker orders."""
+    order = book.orders[order_id]
+    children = book.children_of(order_id)
+    order.filled_quantity = sum((c.filled_quantity for c in children), ZERO)
+    order.filled_amount = sum((c.filled_amount for c in children), ZERO)
+    order.overfilled = order.filled_quantity > order.quantity
+    order.unknown = any(
+        s.state == SubmissionState.UNKNOWN and s.resolved_at is None for c in children for s in book.submissions.get(c.id, [])
+    )
+    target = order_status(order.quantity, order.filled_quantity, [OrdStatus(c.status) for c in children])
+    # An unknown order may be working whatever its children say: it stays open until there is proof.
+    pair = move(order, target)
+    closed = target in CLOSED
+    order.leaves_quantity = ZERO if closed else max(order.quantity - order.filled_quantity, ZERO)
+    order.updated_at = at
+    pairs = book.touched.setdefault(order_id, [])
+    if pair:
+        pairs.append(pair)
+
+
+def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID, str] | None = None) -> list[Entry]:
+    """Write all that changed, one statement a table, and return the journal entries that tell it."""
+    sql.insert(book.new_children)
+    sql.insert(book.new_submissions)
+    sql.insert(executions)
+    sql.update([book.orders[i] for i in book.touched], ORDER_FIELDS)
+    new = {c.id for c in book.new_children}
+    sql.update([book.children[i] for i in book.touched_children if i not in new], CHILD_FIELDS)
+    sql.update(list(book.touched_submissions.values()), SUBMISSION_FIELDS)
+    names = Names()
+    entries = []
+    for execution in executions:
+        order = book.orders[execution.order_id]
+        instrument = names.instruments[order.instrument_id]
+        data = execution_out(execution, names, instrument.currency) | {"symbol": instrument.symbol}
+        stream = account_stream(names.accounts[order.account_id])
+        entries.append(
+            Entry(stream, f"execution.{execution.kind}", str(order.id), json.dumps({"data": data}), "execution")
+        )
+    for order_id, pairs in book.touched.items():
+        order = book.orders[order_id]
+        kind = (kinds or {}).get(order_id) or f"order.{order.status}"
+        entries.append(order_entry(order, names, kind, pairs))
+    remember([book.orders[i] for i in book.touched])
+    return entries
+
+
+def order_entry(order: Order, names: Names, kind: str, transitions: list[list[str]]) -> Entry:
+    """Return the journal entry that tells an order as it stands now."""
+    body = json.dumps({"data": order_out(order, names), "transitions": transitions})
+    return Entry(account_stream(names.accounts[order.account_id]), kind, str(order.id), body, "order")
+
+
+def remember(orders: Sequence[Order]) -> None:
+    """Put the statuses into the cache once the transaction stands."""
+    statuses = [status_of(o) for o in orders]
+    after_commit(lambda: cache.put(statuses))
+
+
+ORDER_FIELDS = (
+    "status quantity limit_price stop_price time_in_force unknown overfilled filled_quantity leaves_quantity filled_amount "
+    "fees reason reason_detail updated_at triggered_at"
+).split()
+CHILD_FIELDS = (
+    "status client_order_id broker_order_id quantity limit_price stop_price time_in_force filled_quantity leaves_quantity "
+    "filled_amount overfilled ended_as updated_at"
+).split()
+SUBMISSION_FIELDS = "state due_at resolved_at detail denials log owner lease_until".split()
+
+
+def open_quantity(order: Order) -> Decimal:
+    """Return what a hold must still cover: all that the order may yet fill."""
+    return order.leaves_quantity

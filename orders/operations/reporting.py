@@ -1,0 +1,382 @@
+"""Applying what brokers report: any order of arrival, any repetition, one end state."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from brokers import queries as brokers
+from brokers.adapters.port import Report, ReportKind
+from brokers.domain.fees import charge
+from oms.journal import operations as journal
+from oms.journal.domain import Entry, account_stream
+from oms.kernel import decimals, json
+from oms.kernel.actor import Actor
+from oms.kernel.decimals import ZERO
+from oms.kernel.ids import uuid7
+from oms.kernel.reasons import Reason
+from oms.runtime import doorbell, sql
+from oms.runtime.transactions import after_commit, in_transaction
+from orders.domain.status import ChildFacts, child_status, leaves
+from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
+from orders.operations.placing import new_child
+from orders.operations.recording import Book, lock_book, move, refold, write
+from orders.queries import Names
+from orders.states import CLOSED, OrdStatus, SubmissionState
+from portfolio import operations as portfolio
+from portfolio import queries as positions
+from portfolio.domain.fills import Fill
+from portfolio.domain.settlement import settle_date
+from portfolio.models import BrokerLink
+from risk import operations as risk
+from routing import operations as routing
+from routing.domain.candidates import RouteRequest
+
+REPORTS_MAX = 500
+ROUTES_MAX = 3
+"""How many brokers one order may be tried at before their refusal is its end."""
+ENDS = {
+    ReportKind.CANCELED: OrdStatus.CANCELED,
+    ReportKind.EXPIRED: OrdStatus.EXPIRED,
+    ReportKind.REJECTED: OrdStatus.REJECTED,
+    ReportKind.DONE_FOR_DAY: OrdStatus.DONE_FOR_DAY,
+    ReportKind.CALCULATED: OrdStatus.CALCULATED,
+}
+log = structlog.get_logger(__name__)
+
+
+@in_transaction
+def apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime, cursor: int | None = None) -> int:
+    """Fold a batch of reports into orders, books and holds; return how many executions were new.
+
+    `cursor` is the sequence of the last frame they came in; it moves in the same transaction, so a session that
+    resumes behind it repeats nothing and misses nothing. Reports about what is not known yet are parked.
+    """
+    booked = _apply(broker_id, reports, actor=actor, at=at)
+    if cursor is not None:
+        sql.run(
+            "UPDATE brokers_brokersession SET cursor = greatest(coalesce(cursor, 0), %s), seen_at = %s WHERE broker_id = %s",
+            [cursor, at, broker_id],
+        )
+    return booked
+
+
+@in_transaction
+def apply_parked(broker_id: int, *, actor: Actor, at: datetime) -> int:
+    """Try the parked reports of a broker again; return how many executions were new."""
+    rows = list(ParkedReport.objects.filter(broker_id=broker_id, applied_at=None).order_by("id")[:REPORTS_MAX])
+    if not rows:
+        return 0
+    ParkedReport.objects.filter(id__in=[r.id for r in rows]).update(applied_at=at)
+    return _apply(broker_id, [_restore(r.report) for r in rows], actor=actor, at=at)
+
+
+def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime) -> int:
+    owners = _owners(broker_id, reports)
+    book = lock_book({order_id for _, order_id, _ in owners.values()})
+    by_submission = {s.id: s for group in book.submissions.values() for s in group}
+    fold = _Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
+    for report in reports:
+        owner = owners.get(report.client_order_id) or owners.get(report.orig_client_order_id or "")
+        if owner is None:
+            fold.park(report, f"order:{report.client_order_id}")
+            continue
+        fold.take(book.children[owner[0]], by_submission.get(owner[2]), report)
+    return fold.finish(actor)
+
+
+def _owners(broker_id: int, reports: Sequence[Report]) -> dict[str, tuple[UUID, UUID, UUID]]:
+    """Return (child, order, submission) by the client ids that the reports name."""
+    ids = {r.client_order_id for r in reports} | {r.orig_client_order_id for r in reports if r.orig_client_order_id}
+    rows = sql.run(
+        "SELECT s.client_order_id, s.child_id, c.order_id, s.id FROM orders_submission s "
+        "JOIN orders_childorder c ON c.id = s.child_id WHERE s.broker_id = %s AND s.client_order_id = ANY(%s)",
+        [broker_id, sorted(ids)],
+    )
+    return {client: (child, order, submission) for client, child, order, submission in rows}
+
+
+def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> dict[tuple[int, str], Execution]:
+    ids = {r.execution_id for r in reports if r.execution_id} | {r.ref_execution_id for r in reports if r.ref_execution_id}
+    if not ids:
+        return {}
+    accounts = {c.broker_account_id for c in book.children.values()}
+    rows = Execution.objects.filter(broker_account_id__in=accounts, broker_execution_id__in=ids).select_related("ref")
+    return {(e.broker_account_id, e.broker_execution_id): e for e in rows}
+
+
+class _Fold:
+    """One batch of reports on its way into the books."""
+
+    def __init__(self, broker_id: int, book: Book, known: dict[tuple[int, str], Execution], at: datetime) -> None:
+        self.broker_id = broker_id
+        self.book = book
+        self.known = known
+        self.at = at
+        self.executions: list[Execution] = []
+        self.fills: list[Fill] = []
+        self.parked: list[ParkedReport] = []
+        self.children: dict[UUID, ChildOrder] = {}
+        self.undone = {e.ref_id for e in known.values() if e.ref_id}
+        self.replaced_orders: set[UUID] = set()
+
+    def park(self, report: Report, waits_for: str) -> None:
+        log.warning("report_parked", broker=self.broker_id, kind=str(report.kind), waits_for=waits_for)
+        body = json.loads(json.dump_bytes(asdict(report)))
+        self.parked.append(
+            ParkedReport(id=uuid7(), broker_id=self.broker_id, waits_for=waits_for[:80], report=body, received_at=self.at)
+        )
+
+    def take(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
+        """Fold one report into its broker order."""
+        if report.broker_order_id and not child.broker_order_id:
+            child.broker_order_id = report.broker_order_id
+        if report.kind in (ReportKind.TRADE, ReportKind.BUST, ReportKind.CORRECT):
+            if not self._execution(child, report):
+                return
+        elif report.kind in ENDS:
+            self._end(child, report)
+        elif report.kind is ReportKind.REPLACED:
+            self._replaced(child, submission)
+        elif report.kind in (ReportKind.CANCEL_REJECTED, ReportKind.REPLACE_REJECTED):
+            self._refused(submission, report)
+        elif report.kind is ReportKind.TRIGGERED:
+            self.book.orders[child.order_id].triggered_at = report.executed_at or self.at
+        if report.kind is not ReportKind.CANCEL_REJECTED:
+            self._proves_arrival(submission, report)
+        self.children[child.id] = child
+
+    def _proves_arrival(self, submission: Submission | None, report: Report) -> None:
+        if submission is None or submission.state not in (SubmissionState.SENT, SubmissionState.UNKNOWN, SubmissionState.ABSENT):
+            return
+        rejected = report.kind in (ReportKind.REJECTED, ReportKind.REPLACE_REJECTED)
+        submission.state = SubmissionState.REJECTED if rejected else SubmissionState.ACCEPTED
+        if submission.kind == Submission.Kind.NEW or rejected:
+            submission.resolved_at = self.at
+        submission.detail = report.text[:200]
+        self.book.touched_submissions[submission.id] = submission
+
+    def _execution(self, child: ChildOrder, report: Report) -> bool:
+        """Record an execution once; tell whether anything was new."""
+        key = (child.broker_account_id, report.execution_id or "")
+        if key in self.known:
+            return False
+        original = None
+        if report.kind is not ReportKind.TRADE:
+            original = self.known.get((child.broker_account_id, report.ref_execution_id or ""))
+            if original is None:
+                self.park(report, f"execution:{report.ref_execution_id}")
+                return False
+            if original.id in self.undone:
+                log.warning("execution_already_undone", execution=str(original.id))
+                return False
+            self.undone.add(original.id)
+        execution = self._record(child, report, original)
+        self.known[key] = execution
+        self.executions.append(execution)
+        undone = (original.quantity, original.price, original.fees) if original else (ZERO, ZERO, ZERO)
+        now = (ZERO, ZERO, ZERO) if report.kind is ReportKind.BUST else (execution.quantity, execution.price, execution.fees)
+        child.filled_quantity += now[0] - undone[0]
+        child.filled_amount += now[0] * now[1] - undone[0] * undone[1]
+        self.book.orders[child.order_id].fees += now[2] - undone[2]
+        return True
+
+    def _record(self, child: ChildOrder, report: Report, original: Execution | None) -> Execution:
+        order = self.book.orders[child.order_id]
+        instrument = brokers.instruments()[order.instrument_id]
+        if report.kind is ReportKind.BUST and original is not None:
+            quantity, price = original.quantity, original.price
+        else:
+            quantity = report.last_quantity or (original.quantity if original else ZERO)
+            price = report.last_price if report.last_price is not None else (original.price if original else ZERO)
+        executed_at = original.executed_at if original else (report.executed_at or self.at)
+        if report.kind is ReportKind.BUST and original is not None:
+            items, fees = original.fee_items, original.fees
+        else:
+            items = self._fees(order, child.broker_id, quantity, price, executed_at.date(), report)
+            fees = decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency)
+        execution = Execution(
+            id=uuid7(),
+            child_id=child.id,
+            order_id=order.id,
+            broker_id=child.broker_id,
+            broker_account_id=child.broker_account_id,
+            broker_execution_id=report.execution_id,
+            kind=report.kind.value,
+            ref_id=original.id if original else None,
+            side=order.side,
+            quantity=quantity,
+            price=price,
+            fees=fees,
+            fee_items=items,
+            settle_date=settle_date(executed_at, instrument.settlement_days),
+            executed_at=executed_at,
+            received_at=self.at,
+        )
+        self.fills.append(
+            Fill(
+                source_id=execution.id,
+                kind=execution.kind,
+                ref_source_id=execution.ref_id,
+                account_id=order.account_id,
+                broker_id=child.broker_id,
+                instrument_id=order.instrument_id,
+                quantity=execution.signed_quantity(),
+                price=price,
+                fees=fees,
+                currency=instrument.currency,
+                executed_at=executed_at,
+                settle_date=execution.settle_date,
+                strategy_id=order.strategy_id,
+            )
+        )
+        return execution
+
+    def _fees(
+        self, order: Order, broker_id: int, quantity: Decimal, price: Decimal, on: date, report: Report
+    ) -> list[dict[str, str]]:
+        """Return the fees the broker told, or else what its schedule says."""
+        if report.fees is not None:
+            told = report.fees
+        else:
+            instrument = brokers.instruments()[order.instrument_id]
+            items = brokers.fee_items(broker_id, instrument.asset_class, on)
+            told = tuple(charge(items, side=order.side, quantity=quantity, price=price, currency=instrument.currency))
+        return [{"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told]
+
+    def _end(self, child: ChildOrder, report: Report) -> None:
+        child.ended_as = ENDS[report.kind]
+        for kind in (Submission.Kind.CANCEL, Submission.Kind.REPLACE):
+            for request in self.book.pending(child, kind):
+                self._resolve(request, SubmissionState.ACCEPTED if kind == Submission.Kind.CANCEL else SubmissionState.REJECTED)
+        order = self.book.orders[child.order_id]
+        if report.kind is ReportKind.REJECTED:
+            order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
+
+    def _replaced(self, child: ChildOrder, submission: Submission | None) -> None:
+        if submission is None or submission.kind != Submission.Kind.REPLACE or submission.resolved_at is not None:
+            return
+        message = submission.message
+        order = self.book.orders[child.order_id]
+        quantity = Decimal(message["quantity"])
+        order.quantity += quantity - child.quantity
+        child.quantity = quantity
+        for name in ("limit_price", "stop_price"):
+            value = Decimal(message[name]) if message[name] is not None else None
+            setattr(child, name, value)
+            setattr(order, name, value)
+        child.time_in_force = order.time_in_force = message["time_in_force"]
+        child.client_order_id = submission.client_order_id
+        child.ended_as = ""
+        self._resolve(submission, SubmissionState.ACCEPTED)
+
+    def _refused(self, submission: Submission | None, report: Report) -> None:
+        if submission is not None and submission.resolved_at is None:
+            self._resolve(submission, SubmissionState.REJECTED, report.text)
+
+    def _resolve(self, submission: Submission, state: SubmissionState, detail: str = "") -> None:
+        submission.state, submission.resolved_at, submission.detail = state, self.at, detail[:200]
+        self.book.touched_submissions[submission.id] = submission
+
+    def finish(self, actor: Actor) -> int:
+        """Derive statuses, route again what was refused, write everything, book, release, tell."""
+        for child in self.children.values():
+            settle_child(self.book, child, at=self.at)
+        _route_again(self.book, {c.order_id for c in self.children.values() if c.ended_as == OrdStatus.REJECTED}, self.at)
+        changed = {c.order_id for c in self.children.values()}
+        for order_id in sorted(changed):
+            refold(self.book, order_id, at=self.at)
+        sql.insert(self.parked)
+        if not changed:
+            return 0
+        entries = write(self.book, executions=self.executions)
+        touched = portfolio.book(self.fills, at=self.at) if self.fills else []
+        risk.resize({i: self.book.orders[i].leaves_quantity for i in changed if not self._replacing(i)})
+        journal.append(entries + _position_entries(touched), actor=actor, at=self.at)
+        codes = {brokers.brokers()[s.broker_id].code for s in self.book.new_submissions}
+        if codes:
+            after_commit(lambda: doorbell.ring(codes))
+        return len(self.executions)
+
+    def _replacing(self, order_id: UUID) -> bool:
+        """Tell whether a replace is under way: its hold covers the worst of old and new until it is decided."""
+        return any(self.book.pending(c, Submission.Kind.REPLACE) for c in self.book.children_of(order_id))
+
+
+def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
+    """Derive a broker order's status and leaves from the facts known of it."""
+    submissions = book.submissions.get(child.id, [])
+    first = next((s for s in submissions if s.kind == Submission.Kind.NEW), None)
+    facts = ChildFacts(
+        quantity=child.quantity,
+        filled=child.filled_quantity,
+        acknowledged=bool(child.broker_order_id) or (first is not None and first.state == SubmissionState.ACCEPTED),
+        ended_as=child.ended_as,
+        cancel_pending=bool(book.pending(child, Submission.Kind.CANCEL)),
+        replace_pending=bool(book.pending(child, Submission.Kind.REPLACE)),
+    )
+    child.overfilled = child.filled_quantity > child.quantity
+    target = child_status(facts)
+    move(child, target)
+    child.leaves_quantity = leaves(target, child.quantity, child.filled_quantity)
+    child.updated_at = at
+    book.touched_children.add(child.id)
+
+
+def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
+    """Give what a broker has provably refused to the next one; never what may still be somewhere."""
+    requests: list[RouteRequest] = []
+    for order_id in sorted(order_ids):
+        order, children = book.orders[order_id], book.children_of(order_id)
+        if order.status in CLOSED or order.directed_broker_id or len(children) >= ROUTES_MAX:
+            continue
+        placed = sum((c.filled_quantity + c.leaves_quantity for c in children), ZERO)
+        asked_to_stop = any(book.submissions.get(c.id) and book.pending(c, Submission.Kind.CANCEL) for c in children)
+        if placed >= order.quantity or asked_to_stop or order.time_in_force in ("ioc", "fok"):
+            continue
+        links = BrokerLink.objects.filter(account_id=order.account_id).values_list("broker_id", flat=True)
+        requests.append(
+            RouteRequest(
+                order_id=order.id,
+                instrument=brokers.instruments()[order.instrument_id],
+                side=order.side,
+                quantity=order.quantity - placed,
+                order_type=order.order_type,
+                time_in_force=order.time_in_force,
+                limit_price=order.limit_price,
+                brokers=tuple(links),
+                excluded=frozenset(c.broker_id for c in children),
+            )
+        )
+    for plan in routing.plan(requests, at=at):
+        order = book.orders[plan.order_id]
+        for broker_id, quantity in plan.legs:
+            link = BrokerLink.objects.values_list("broker_account_id", "broker_account__external_id").get(
+                account_id=order.account_id, broker_id=broker_id
+            )
+            child, submission = new_child(order, broker_id, link, quantity, at)
+
+            book.children[child.id] = child
+            book.submissions[child.id] = [submission]
+            book.new_children.append(child)
+            book.new_submissions.append(submission)
+
+
+def _position_entries(touched: Sequence[tuple[int, int]]) -> list[Entry]:
+    if not touched:
+        return []
+    names = Names()
+    rows = positions.positions_out(touched)
+    return [
+        Entry(account_stream(names.accounts[account_id]), "position.changed", row["symbol"], json.dumps({"data": row}), "position")
+        for (account_id, _), row in zip(touched, rows, strict=True)
+    ]
+
+
+
+def _restore(stored: object) -> Report:
+    return msgspec.convert(stored, Report, strict=False)

@@ -1,0 +1,411 @@
+"""Telling brokers: claim, send once, record; and finding out about what stayed unanswered."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from brokers import operations as health
+from brokers.adapters import adapter_for
+from brokers.adapters.port import (
+    Answer,
+    BrokerError,
+    CancelOrder,
+    Dedupe,
+    Lookup,
+    Message,
+    NewOrder,
+    Outcome,
+    ReplaceOrder,
+    Report,
+    ReportKind,
+)
+from brokers.domain.reference import BrokerRef
+from oms.journal import operations as journal
+from oms.journal.domain import Entry, broker_stream
+from oms.kernel import json
+from oms.kernel.actor import Actor
+from oms.kernel.json import rfc3339
+from oms.kernel.reasons import Reason
+from oms.runtime import crash, sql
+from oms.runtime.transactions import in_transaction
+from orders.models import Submission
+from orders.operations.recording import lock_book, refold, write
+from orders.operations.reporting import apply
+from orders.states import SubmissionState
+from risk.queries import HALT_LOCK, HALT_PREDICATE
+
+CLAIM_MAX = 200
+LEASE_SECONDS = 10.0
+CALL_SECONDS_MAX = 6.0
+"""A call must end this soon: well before the lease, so that no one else takes the row while bytes may still leave."""
+ATTEMPTS_MAX = 5
+BACKOFF_FIRST_SECONDS = 0.2
+BACKOFF_MAX_SECONDS = 30.0
+NEGATIVES_NEEDED = 2
+LOOK_BACK = timedelta(seconds=60)
+_TYPES: dict[str, type[Any]] = {"new": NewOrder, "cancel": CancelOrder, "replace": ReplaceOrder}
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A submission that this process, and no other, may send once."""
+
+    id: UUID
+    kind: str
+    client_order_id: str
+    fence: int
+    attempts: int
+    due_at: datetime
+    sent_at: datetime
+    message: Message
+
+
+_CLAIM = f"""
+WITH due AS (
+  SELECT s.id FROM orders_submission s
+  JOIN orders_childorder c ON c.id = s.child_id
+  JOIN orders_order o ON o.id = c.order_id
+  JOIN portfolio_account a ON a.id = o.account_id
+  JOIN brokers_broker b ON b.id = s.broker_id
+  JOIN brokers_instrument i ON i.id = o.instrument_id
+  LEFT JOIN portfolio_strategy st ON st.id = o.strategy_id
+  LEFT JOIN auth_user u ON u.id = o.created_by_id
+  WHERE s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= clock_timestamp()
+    AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())
+    AND (s.kind = 'cancel' OR {HALT_PREDICATE})
+  ORDER BY s.kind <> 'cancel', s.due_at, s.id
+  LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
+)
+UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fence + 1, attempts = s.attempts + 1,
+  sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+FROM due WHERE s.id = due.id
+RETURNING s.id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.message
+"""  # noqa: S608 - the predicate is a constant of ours
+
+
+def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
+    """Send what is due at one broker until nothing is; return how many messages went out.
+
+    Claim and record are short transactions; the call stands between them, outside of any.
+    """
+    adapter = adapter_for(broker.id, broker.adapter, broker.settings)
+    sent = 0
+    while True:
+        size = min(CLAIM_MAX, adapter.capabilities.batch_max)
+        claimed = claim(broker, owner=owner, limit=size, at=clock())
+        if not claimed:
+            return sent
+        crash.point("after_claim")
+        started = time.monotonic()
+        answers = adapter.send([c.message for c in claimed], deadline=started + CALL_SECONDS_MAX)
+        crash.point("after_send")
+        reached = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for a in answers)
+        record(broker, claimed, answers, at=clock())
+        health.note_sending(
+            broker.id, reached=reached, ack_ms=(time.monotonic() - started) * 1000 if reached else None, at=clock()
+        )
+        crash.point("after_record")
+        sent += len(claimed)
+
+
+@in_transaction
+def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Claimed]:
+    """Take due submissions of a broker, cancels first, and mark them `sent`: from here on they may have arrived.
+
+    Under the shared halt lock, so that no claim straddles the engaging of a halt.
+    """
+    sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
+    rows = sql.run(_CLAIM, {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}).fetchall()
+    claimed = [
+        Claimed(pk, kind, client, fence, attempts, due, sent, msgspec.convert(json.loads(message), _TYPES[kind], strict=False))
+        for pk, kind, client, fence, attempts, due, sent, message in rows
+    ]
+    claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
+    if claimed:
+        body = json.dumps({"data": {"owner": owner, "submissions": [[str(c.id), c.fence] for c in claimed]}})
+        entry = Entry(broker_stream(broker.code), "submissions.sent", broker.code, body)
+        journal.append([entry], actor=Actor.system("worker"), at=at)
+    return claimed
+
+
+def record(broker: BrokerRef, claimed: Sequence[Claimed], answers: Sequence[Answer], *, at: datetime) -> None:
+    """Write what the broker said of each message; a row that another has taken since keeps its own state.
+
+    Proven refusals go through `apply` as reports, so that there is one way an order changes.
+    """
+    by_id = {a.client_order_id: a for a in answers}
+    lost = Answer(client_order_id="", outcome=Outcome.UNKNOWN, reason="no answer")
+    pairs = [(c, by_id.get(c.client_order_id, lost)) for c in claimed]
+    _write_outcomes(broker, pairs, at=at)
+    refused = [_refusal(c, a) for c, a in pairs if a.outcome is Outcome.REJECTED]
+    if refused:
+        apply(broker.id, refused, actor=Actor.system("worker"), at=at)
+    spent = [c.id for c, a in pairs if a.outcome is Outcome.NOT_SENT and c.attempts >= ATTEMPTS_MAX]
+    if spent:
+        give_up(broker, spent, at=at)
+    unknown = [c.id for c, a in pairs if a.outcome is Outcome.UNKNOWN]
+    if unknown:
+        mark_unknown(unknown, at=at)
+
+
+@in_transaction
+def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], *, at: datetime) -> None:
+    states, dues, logs = [], [], []
+    for claimed, answer in pairs:
+        state, due = _next_state(claimed, answer, at)
+        states.append(state)
+        dues.append(due)
+        logs.append(json.dumps([_attempt(claimed, answer, due)]))
+    sql.run(
+        """
+        UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
+          due_at = u.due, log = s.log || u.log, lease_until = NULL,
+          resolved_at = CASE WHEN u.state = 'accepted' AND s.kind = 'new' THEN %s ELSE s.resolved_at END
+        FROM unnest(%s::uuid[], %s::bigint[], %s::varchar[], %s::timestamptz[], %s::jsonb[]) u(id, fence, state, due, log)
+        WHERE s.id = u.id AND s.fence = u.fence
+        """,
+        [at, [c.id for c, _ in pairs], [c.fence for c, _ in pairs], states, dues, logs],
+    )
+    told = [(c.id, a.broker_order_id) for c, a in pairs if a.broker_order_id and c.kind == "new"]
+    if told:
+        sql.run(
+            "UPDATE orders_childorder c SET broker_order_id = u.broker_order FROM unnest(%s::uuid[], %s::varchar[]) u(id, broker_order) "
+            "JOIN orders_submission s ON s.id = u.id WHERE c.id = s.child_id AND c.broker_order_id = ''",
+            [[i for i, _ in told], [b for _, b in told]],
+        )
+    outcomes = [[str(c.id), c.fence, str(a.outcome)] for c, a in pairs]
+    entry = Entry(broker_stream(broker.code), "submissions.recorded", broker.code, json.dumps({"data": {"outcomes": outcomes}}))
+    journal.append([entry], actor=Actor.system("worker"), at=at)
+
+
+def _next_state(claimed: Claimed, answer: Answer, at: datetime) -> tuple[str, datetime]:
+    if answer.outcome is Outcome.ACCEPTED:
+        return SubmissionState.ACCEPTED, at
+    if answer.outcome is Outcome.UNKNOWN or answer.outcome is Outcome.REJECTED:
+        # A refusal is settled by `apply` in the next transaction; should we die before it, asking the broker will.
+        return SubmissionState.UNKNOWN, at + timedelta(seconds=backoff_seconds(1))
+    wait = answer.retry_after_seconds or backoff_seconds(claimed.attempts)
+    if claimed.kind == "new" and claimed.attempts >= ATTEMPTS_MAX:
+        return SubmissionState.NOT_SENT, at
+    return SubmissionState.PREPARED, at + timedelta(seconds=wait)
+
+
+def backoff_seconds(attempts: int) -> float:
+    """Return a wait with full jitter: up to 0.2 s doubled with each attempt, never above 30 s."""
+    ceiling = min(BACKOFF_FIRST_SECONDS * 2 ** max(attempts - 1, 0), BACKOFF_MAX_SECONDS)
+    return random.uniform(ceiling / 10, ceiling)  # noqa: S311 - jitter, not a secret
+
+
+def _attempt(claimed: Claimed, answer: Answer, due: datetime) -> dict[str, Any]:
+    waited = (claimed.sent_at - claimed.due_at).total_seconds()
+    return {
+        "at": rfc3339(claimed.sent_at),
+        "attempt": claimed.attempts,
+        "delay_seconds": round(max(waited, 0.0), 3),
+        "outcome": str(answer.outcome),
+        "detail": answer.reason[:200],
+        "rtt_ms": answer.rtt_ms,
+        "next_at": rfc3339(due) if answer.outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN) else None,
+    }
+
+
+def _refusal(claimed: Claimed, answer: Answer) -> Report:
+    kinds = {"new": ReportKind.REJECTED, "cancel": ReportKind.CANCEL_REJECTED, "replace": ReportKind.REPLACE_REJECTED}
+    message = claimed.message
+    return Report(
+        kind=kinds[claimed.kind],
+        client_order_id=claimed.client_order_id,
+        broker_order_id=answer.broker_order_id,
+        account=message.account,
+        symbol=message.symbol,
+        side=message.side,
+        order_status="rejected",
+        order_quantity=None,
+        cumulative_quantity=None,
+        leaves_quantity=None,
+        text=answer.reason,
+    )
+
+
+@in_transaction
+def mark_unknown(submission_ids: Sequence[UUID], *, at: datetime) -> None:
+    """Show on the orders that something may or may not have arrived."""
+    order_ids = Submission.objects.filter(id__in=submission_ids).values_list("child__order_id", flat=True)
+    book = lock_book(order_ids)
+    for order_id, order in book.orders.items():
+        before = order.unknown
+        refold(book, order_id, at=at)
+        if order.unknown == before:
+            del book.touched[order_id]
+    journal.append(
+        write(book, kinds=dict.fromkeys(book.touched, "order.unknown")), actor=Actor.system("worker"), at=at
+    )
+
+
+def give_up(broker: BrokerRef, submission_ids: Sequence[UUID], *, at: datetime) -> None:
+    """End what provably never arrived, as if the broker had refused it: the next broker gets its turn."""
+    rows = Submission.objects.filter(id__in=submission_ids, kind=Submission.Kind.NEW).values_list("client_order_id", "message")
+    reports = [
+        Report(
+            kind=ReportKind.REJECTED,
+            client_order_id=client,
+            broker_order_id=None,
+            account=message["account"],
+            symbol=message["symbol"],
+            side=message["side"],
+            order_status="rejected",
+            order_quantity=None,
+            cumulative_quantity=None,
+            leaves_quantity=None,
+            text=Reason.BROKER_UNREACHABLE.sentence,
+        )
+        for client, message in rows
+    ]
+    apply(broker.id, reports, actor=Actor.system("worker"), at=at)
+
+
+@in_transaction
+def _expire_leases(broker: BrokerRef) -> list[UUID]:
+    """Turn claims whose owner was not heard of again into unknowns."""
+    rows = sql.run(
+        "UPDATE orders_submission SET state = 'unknown', due_at = clock_timestamp(), "
+        "log = log || jsonb_build_array(jsonb_build_object('at', to_char(clock_timestamp() AT TIME ZONE 'UTC', "
+        "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), 'attempt', attempts, 'outcome', 'unknown', 'detail', 'the sender was lost')) "
+        "WHERE broker_id = %s AND state = 'sent' AND lease_until < clock_timestamp() RETURNING id",
+        [broker.id],
+    )
+    return [r[0] for r in rows.fetchall()]
+
+
+@in_transaction
+def _expire_unsent(broker: BrokerRef) -> list[UUID]:
+    rows = sql.run(
+        "UPDATE orders_submission SET state = 'not_sent' WHERE broker_id = %s AND state = 'prepared' "
+        "AND valid_until < clock_timestamp() RETURNING id",
+        [broker.id],
+    )
+    return [r[0] for r in rows.fetchall()]
+
+
+def resolve(broker: BrokerRef, *, clock: Any) -> int:
+    """Ask the broker about everything unanswered; return how many questions were settled.
+
+    Silence settles nothing. Absence counts only after the lease and a full call time have passed and the broker
+    has said twice, further apart than its own delay in showing orders, that it knows nothing of the id.
+    """
+    if lost := _expire_leases(broker):
+        mark_unknown(lost, at=clock())
+    if late := _expire_unsent(broker):
+        give_up(broker, late, at=clock())
+    rows = list(
+        Submission.objects.filter(broker_id=broker.id, state=SubmissionState.UNKNOWN, due_at__lte=clock()).order_by("due_at")[
+            :CLAIM_MAX
+        ]
+    )
+    if not rows:
+        return 0
+    adapter = adapter_for(broker.id, broker.adapter, broker.settings)
+    since = min(r.sent_at or r.created_at for r in rows) - LOOK_BACK
+    try:
+        lookups = {x.client_order_id: x for x in adapter.look_up([r.client_order_id for r in rows], since=since)}
+    except BrokerError as error:
+        log.warning("look_up_failed", broker=broker.code, error=str(error), unknown=len(rows))
+        _postpone([r.id for r in rows], clock())
+        return 0
+    return _settle(broker, rows, lookups, adapter.capabilities, clock())
+
+
+@in_transaction
+def _postpone(ids: Sequence[UUID], at: datetime) -> None:
+    Submission.objects.filter(id__in=ids, state=SubmissionState.UNKNOWN).update(
+        due_at=at + timedelta(seconds=backoff_seconds(4))
+    )
+
+
+def _settle(broker: BrokerRef, rows: Sequence[Submission], lookups: dict[str, Lookup], abilities: Any, at: datetime) -> int:
+    found: list[Report] = []
+    settled, absent, wait = 0, [], []
+    for row in rows:
+        lookup = lookups.get(row.client_order_id)
+        if lookup is not None and (lookup.found is not None or lookup.reports):
+            found += lookup.reports
+            _accept(row, at)
+            settled += 1
+        elif lookup is not None and lookup.authoritative and _is_proof(row, abilities, at):
+            absent.append(row)
+        else:
+            wait.append((row, lookup is not None and lookup.authoritative))
+    if found:
+        apply(broker.id, found, actor=Actor.system("resolver"), at=at)
+    for row, negative in wait:
+        _note_negative(row, negative, abilities, at)
+    if absent:
+        _declare_absent(broker, absent, abilities, at)
+    if settled:
+        mark_unknown([r.id for r in rows], at=at)
+    return settled + len(absent)
+
+
+@in_transaction
+def _accept(row: Submission, at: datetime) -> None:
+    Submission.objects.filter(id=row.id, state=SubmissionState.UNKNOWN).update(
+        state=SubmissionState.ACCEPTED, resolved_at=at if row.kind == Submission.Kind.NEW else None
+    )
+
+
+def _is_proof(row: Submission, abilities: Any, at: datetime) -> bool:
+    earliest = (row.sent_at or row.created_at) + timedelta(seconds=LEASE_SECONDS + CALL_SECONDS_MAX)
+    if at < earliest:
+        return False
+    times = [datetime.fromisoformat(t) for t in row.denials]
+    apart = timedelta(seconds=max(float(abilities.visibility_delay_seconds), 0.5))
+    return len(times) + 1 >= NEGATIVES_NEEDED and bool(times) and at - times[0] >= apart
+
+
+@in_transaction
+def _note_negative(row: Submission, negative: bool, abilities: Any, at: datetime) -> None:
+    if negative:
+        row.denials = [*row.denials, rfc3339(at)][-20:]
+    wait = max(float(abilities.visibility_delay_seconds) / 2, 0.5)
+    Submission.objects.filter(id=row.id, state=SubmissionState.UNKNOWN).update(
+        denials=row.denials, due_at=at + timedelta(seconds=random.uniform(wait / 2, wait))  # noqa: S311 - jitter
+    )
+
+
+def _declare_absent(broker: BrokerRef, rows: Sequence[Submission], abilities: Any, at: datetime) -> None:
+    """Act on proof of absence: cancels, and ids that the broker can never take twice, are sent again; others end."""
+    again = [r for r in rows if r.kind == Submission.Kind.CANCEL or abilities.dedupe is Dedupe.FOREVER]
+    ended = [r for r in rows if r not in again]
+    if again:
+        _send_again([r.id for r in again], at)
+        mark_unknown([r.id for r in again], at=at)
+    if ended:
+        _mark_absent([r.id for r in ended], at)
+        give_up(broker, [r.id for r in ended], at=at)
+        refused = [r for r in ended if r.kind == Submission.Kind.REPLACE]
+        if refused:
+            mark_unknown([r.id for r in refused], at=at)
+
+
+@in_transaction
+def _send_again(ids: Sequence[UUID], at: datetime) -> None:
+    Submission.objects.filter(id__in=ids, state=SubmissionState.UNKNOWN).update(
+        state=SubmissionState.PREPARED, due_at=at, denials=[]
+    )
+
+
+@in_transaction
+def _mark_absent(ids: Sequence[UUID], at: datetime) -> None:
+    Submission.objects.filter(id__in=ids, state=SubmissionState.UNKNOWN).update(
+        state=SubmissionState.ABSENT, resolved_at=at
+    )
+
+

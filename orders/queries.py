@@ -1,0 +1,208 @@
+"""Reads of orders, in the shape that REST and screens show."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from brokers import queries as brokers
+from oms.journal.models import Event
+from oms.kernel import json
+from oms.kernel.decimals import text, text_or_none
+from oms.kernel.json import rfc3339, rfc3339_or_none
+from oms.kernel.reasons import Reason
+from orders.models import ChildOrder, Execution, Order, Submission
+from orders.states import OPEN
+from portfolio.models import Account, Strategy
+
+AVERAGE_PLACES = Decimal("0.00000001")
+
+
+class Names:
+    """Codes of what orders point at, read once for a batch."""
+
+    def __init__(self) -> None:
+        self.instruments = brokers.instruments()
+        self.brokers = brokers.brokers()
+        self.accounts = dict(Account.objects.values_list("id", "code"))
+        self.strategies = dict(Strategy.objects.values_list("id", "code"))
+
+
+def average_price(amount: Decimal, quantity: Decimal) -> Decimal | None:
+    """Return amount per unit to eight places, or None of nothing."""
+    return (amount / quantity).quantize(AVERAGE_PLACES) if quantity else None
+
+
+def order_out(order: Order, names: Names) -> dict[str, Any]:
+    """Return an order as REST, frames and the journal show it."""
+    return {
+        "id": str(order.id),
+        "client_order_id": order.client_order_id,
+        "account": names.accounts[order.account_id],
+        "symbol": names.instruments[order.instrument_id].symbol,
+        "side": order.side,
+        "quantity": text(order.quantity),
+        "order_type": order.order_type,
+        "limit_price": text_or_none(order.limit_price),
+        "stop_price": text_or_none(order.stop_price),
+        "time_in_force": order.time_in_force,
+        "expire_at": rfc3339_or_none(order.expire_at),
+        "broker": names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
+        "strategy": names.strategies.get(order.strategy_id) if order.strategy_id else None,
+        "note": order.note,
+        "status": str(order.status),
+        "unknown": order.unknown,
+        "filled_quantity": text(order.filled_quantity),
+        "leaves_quantity": text(order.leaves_quantity),
+        "average_price": text_or_none(average_price(order.filled_amount, order.filled_quantity)),
+        "fees": text(order.fees),
+        "reason": _reason(order),
+        "version": order.version,
+        "parent": str(order.parent_id) if order.parent_id else None,
+        "origin": order.origin,
+        "triggered_at": rfc3339_or_none(order.triggered_at),
+        "created_at": rfc3339(order.created_at),
+        "updated_at": rfc3339(order.updated_at),
+        "decided_at": rfc3339(order.decided_at),
+        "arrival": _arrival(order),
+    }
+
+
+def _reason(order: Order) -> dict[str, str] | None:
+    if not order.reason:
+        return None
+    sentence = order.reason_detail
+    if not sentence and order.reason in set(Reason):
+        sentence = Reason(order.reason).sentence
+    return {"code": order.reason, "detail": sentence}
+
+
+def _arrival(order: Order) -> dict[str, str] | None:
+    if order.arrival_at is None or order.arrival_bid is None or order.arrival_ask is None:
+        return None
+    return {"bid": text(order.arrival_bid), "ask": text(order.arrival_ask), "at": rfc3339(order.arrival_at)}
+
+
+def execution_out(execution: Execution, names: Names, currency: str) -> dict[str, Any]:
+    """Return an execution as REST and frames show it; a bust tells what it undoes, a correction the new totals."""
+    return {
+        "id": str(execution.id),
+        "order": str(execution.order_id),
+        "child": str(execution.child_id),
+        "broker": names.brokers[execution.broker_id].code,
+        "broker_execution_id": execution.broker_execution_id,
+        "kind": execution.kind,
+        "side": execution.side,
+        "quantity": text(execution.quantity),
+        "price": text(execution.price),
+        "fees": text(execution.fees),
+        "executed_at": rfc3339(execution.executed_at),
+        "received_at": rfc3339(execution.received_at),
+        "ref": str(execution.ref_id) if execution.ref_id else None,
+        "settle_date": execution.settle_date.isoformat(),
+        "fee_items": execution.fee_items,
+        "currency": currency,
+    }
+
+
+def child_out(child: ChildOrder, submissions: Sequence[Submission], names: Names) -> dict[str, Any]:
+    """Return a broker order with its submissions."""
+    return {
+        "id": str(child.id),
+        "broker": names.brokers[child.broker_id].code,
+        "client_order_id": child.client_order_id,
+        "broker_order_id": child.broker_order_id or None,
+        "status": str(child.status),
+        "quantity": text(child.quantity),
+        "filled_quantity": text(child.filled_quantity),
+        "leaves_quantity": text(child.leaves_quantity),
+        "submissions": [
+            {
+                "kind": s.kind,
+                "client_order_id": s.client_order_id,
+                "state": s.state,
+                "attempts": s.attempts,
+                "sent_at": rfc3339_or_none(s.sent_at),
+                "log": s.log,
+            }
+            for s in submissions
+        ],
+    }
+
+
+FILTERS = {
+    "account": "account__code",
+    "symbol": "instrument__symbol",
+    "status": "status",
+    "side": "side",
+    "broker": "children__broker__code",
+    "strategy": "strategy__code",
+    "parent": "parent_id",
+    "client_order_id": "client_order_id",
+    "created_after": "created_at__gte",
+    "created_before": "created_at__lt",
+}
+"""Filters of the order list, by query parameter."""
+
+
+def list_orders(
+    account_ids: Iterable[int], filters: dict[str, Any], *, before: UUID | None, limit: int, open_only: bool = False
+) -> list[dict[str, Any]]:
+    """Return orders of the accounts, newest first, that are older than `before`."""
+    rows = Order.objects.filter(account_id__in=list(account_ids), **{FILTERS[k]: v for k, v in filters.items()})
+    if open_only:
+        rows = rows.filter(status__in=sorted(OPEN))
+    if before:
+        rows = rows.filter(id__lt=before)
+    names = Names()
+    return [order_out(o, names) for o in rows.order_by("-id")[:limit]]
+
+
+def children_of(order_id: UUID) -> list[dict[str, Any]]:
+    """Return the broker orders of an order, oldest first."""
+    names = Names()
+    children = list(ChildOrder.objects.filter(order_id=order_id).order_by("id"))
+    submissions: dict[UUID, list[Submission]] = {}
+    for submission in Submission.objects.filter(child__in=children).order_by("id"):
+        submissions.setdefault(submission.child_id, []).append(submission)
+    return [child_out(c, submissions.get(c.id, []), names) for c in children]
+
+
+def executions_of(order_id: UUID) -> list[dict[str, Any]]:
+    """Return all executions, busts and corrections of an order, in order of arrival."""
+    names = Names()
+    rows = Execution.objects.filter(order_id=order_id).select_related("order").order_by("id")
+    return [execution_out(e, names, names.instruments[e.order.instrument_id].currency) for e in rows]
+
+
+def events_of(order_id: UUID) -> list[dict[str, Any]]:
+    """Return the audit timeline of an order: journal events, and each attempt to send, by time."""
+    events = [
+        {"at": rfc3339(e.at), "kind": e.kind, "actor": e.actor, "sequence": e.sequence, **json.loads(e.body)}
+        for e in Event.objects.filter(object_id=str(order_id)).order_by("at", "sequence")
+    ]
+    attempts = [
+        {"kind": f"submission.{s.kind}", "actor": "system:worker", "submission": str(s.id), **entry}
+        for s in Submission.objects.filter(child__order_id=order_id).order_by("id")
+        for entry in s.log
+    ]
+    return sorted(events + attempts, key=lambda e: str(e["at"]))
+
+
+def status_of(order: Order) -> dict[str, Any]:
+    """Return the short status that the cache also holds."""
+    return {
+        "id": str(order.id),
+        "status": str(order.status),
+        "unknown": order.unknown,
+        "filled_quantity": text(order.filled_quantity),
+        "leaves_quantity": text(order.leaves_quantity),
+        "average_price": text_or_none(average_price(order.filled_amount, order.filled_quantity)),
+        "version": order.version,
+        "updated_at": rfc3339(order.updated_at),
+    }
+
+
+def frames_since(stream: str, after: int, limit: int) -> list[Event]:
+    """Return the events of a stream after a sequence, in order."""
+    return list(Event.objects.filter(stream__name=stream, sequence__gt=after).order_by("sequence")[:limit])

@@ -1,0 +1,110 @@
+"""Deciding where orders go, and keeping why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from brokers import queries as brokers
+from brokers.adapters import capabilities_of
+from brokers.domain.fees import charge
+from brokers.domain.reference import BrokerRef, InstrumentRef, QuoteRef
+from oms.kernel import decimals
+from oms.kernel.ids import uuid7
+from oms.runtime import sql
+from routing.domain.candidates import MODEL_VERSION, RouteRequest, Venue, choose, judge
+from routing.models import RouteLeg, RoutingDecision
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where one order goes: (broker id, quantity) legs, or none and why."""
+
+    order_id: UUID
+    decision_id: UUID
+    legs: tuple[tuple[int, Decimal], ...]
+    detail: str
+    candidates: list[dict[str, Any]]
+
+
+def plan(requests: Sequence[RouteRequest], *, at: datetime) -> list[Plan]:
+    """Decide for each request, in order, and store every candidate; four statements for any number.
+
+    Must run inside the transaction that records the orders.
+    """
+    if not requests:
+        return []
+    quotes = brokers.quotes({r.instrument.id for r in requests})
+    health = _health()
+    decisions, legs, plans = [], [], []
+    for request in requests:
+        quote = quotes.get(request.instrument.id)
+        venues = [_venue(b, request, quote, health, at) for b in brokers.brokers().values()]
+        candidates = [judge(request, v, quote, at=at) for v in venues]
+        best = choose(candidates, request.quantity)
+        stored = [c.as_json() for c in candidates]
+        decision = RoutingDecision(
+            id=uuid7(), source_id=request.order_id, at=at, model_version=MODEL_VERSION, candidates=stored
+        )
+        decisions.append(decision)
+        if best:
+            legs.append(RouteLeg(id=uuid7(), decision=decision, broker_id=best.broker_id, quantity=best.quantity))
+        detail = "" if best else "; ".join(f"{c.code}: {', '.join(c.reasons)}" for c in candidates)[:200]
+        taken = ((best.broker_id, best.quantity),) if best else ()
+        plans.append(Plan(request.order_id, decision.id, taken, detail, stored))
+    sql.insert(decisions)
+    sql.insert(legs)
+    return plans
+
+
+def _health() -> dict[int, tuple[Any, ...]]:
+    rows = sql.run(
+        "SELECT b.id, coalesce(s.connected, false), h.open_until, coalesce(h.failures_in_row, 0), h.ack_ms "
+        "FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
+        "LEFT JOIN brokers_brokerhealth h ON h.broker_id = b.id"
+    )
+    return {r[0]: r[1:] for r in rows}
+
+
+def _venue(
+    broker: BrokerRef, request: RouteRequest, quote: QuoteRef | None, health: dict[int, tuple[Any, ...]], at: datetime
+) -> Venue:
+    listing = brokers.listings().get((broker.id, request.instrument.id))
+    abilities = capabilities_of(broker.adapter, broker.settings)
+    connected, open_until, failures, ack_ms = health.get(broker.id, (False, None, 0, None))
+    return Venue(
+        broker_id=broker.id,
+        code=broker.code,
+        enabled=broker.enabled,
+        listed=bool(listing and listing.active and request.instrument.asset_class in abilities.asset_classes),
+        shortable=bool(listing and listing.shortable),
+        tick_size=listing.tick_size if listing else decimals.ZERO,
+        lot_size=listing.lot_size if listing else decimals.ZERO,
+        order_types=frozenset(abilities.order_types),
+        times_in_force=frozenset(abilities.times_in_force),
+        connected=connected,
+        open_until=open_until,
+        failures=failures,
+        ack_ms=ack_ms,
+        fee=estimated_fee(broker.id, request.instrument, request.side, request.quantity, quote, request.limit_price, at),
+    )
+
+
+def estimated_fee(
+    broker_id: int,
+    instrument: InstrumentRef,
+    side: str,
+    quantity: Decimal,
+    quote: QuoteRef | None,
+    limit_price: Decimal | None,
+    at: datetime,
+) -> Decimal | None:
+    """Return what the broker would charge, by the same schedule that books it; None without any price."""
+    price = limit_price or (quote.side_price(side) if quote else None)
+    if price is None:
+        return None
+    items = brokers.fee_items(broker_id, instrument.asset_class, at.date())
+    charges = charge(items, side=side, quantity=quantity, price=price, currency=instrument.currency)
+    return decimals.total(c.amount for c in charges if c.currency == instrument.currency)
