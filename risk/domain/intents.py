@@ -1,0 +1,54 @@
+"""What is asked of risk, and what it answers."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from brokers.domain.reference import InstrumentRef
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One order as risk sees it. Quantity in units, prices in the instrument's currency.
+
+    `user_name` is the user's login, `strategy_code` empty for none; `automated` is true for programs.
+    """
+
+    order_id: UUID
+    account_id: int
+    account_code: str
+    base_currency: str
+    account_open: bool
+    instrument: InstrumentRef
+    side: str
+    quantity: Decimal
+    order_type: str = "market"
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    user_id: int | None = None
+    user_name: str = ""
+    strategy_id: int | None = None
+    strategy_code: str = ""
+    automated: bool = False
+    directed_broker_code: str | None = None
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Return (account id, instrument id): what positions and exposures are kept by."""
+        return self.account_id, self.instrument.id
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """May it trade? `reason` is a code of `Reason`, empty when approved; `checks` hold every number used.
+
+    `reduces`: all of it would bring the position nearer to zero, so a reduce-only halt lets it pass.
+    """
+
+    order_id: UUID
+    approved: bool
+    reason: str = ""
+    detail: str = ""
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    reduces: bool = False
