@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from threading import local
 from typing import Any
 
-from brokers.adapters.port import BrokerAdapter
+from brokers.adapters.port import BrokerAdapter, Capabilities
 
 ADAPTERS = {"simulated": "brokers.adapters.simulated"}
 """Adapter name to the package whose `build(settings)` makes it; imported when first asked for."""
@@ -19,3 +20,28 @@ def build(adapter_name: str, settings: dict[str, Any]) -> BrokerAdapter:
         raise ValueError(f"no adapter named {adapter_name!r}; known: {', '.join(sorted(ADAPTERS))}")
     make: Callable[[dict[str, Any]], BrokerAdapter] = import_module(ADAPTERS[adapter_name]).build
     return make(settings)
+
+
+_local = local()
+
+
+def adapter_for(broker_id: int, adapter_name: str, settings: dict[str, Any]) -> BrokerAdapter:
+    """Return this thread's adapter for a broker, with its connections kept; changed settings make a new one."""
+    kept: dict[int, tuple[str, BrokerAdapter]] = _local.__dict__.setdefault("adapters", {})
+    stamp = repr((adapter_name, settings))
+    if broker_id not in kept or kept[broker_id][0] != stamp:
+        if broker_id in kept:
+            kept[broker_id][1].close()
+        kept[broker_id] = (stamp, build(adapter_name, settings))
+    return kept[broker_id][1]
+
+
+_abilities: dict[str, Capabilities] = {}
+
+
+def capabilities_of(adapter_name: str, settings: dict[str, Any]) -> Capabilities:
+    """Return what an adapter with these settings promises, without connecting."""
+    stamp = repr((adapter_name, settings))
+    if stamp not in _abilities:
+        _abilities[stamp] = build(adapter_name, settings).capabilities
+    return _abilities[stamp]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from oms.journal import operations as journal
 from oms.journal.domain import Entry, broker_stream
 from oms.kernel import json
 from oms.kernel.actor import Actor
+from oms.kernel.decimals import ZERO
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
 from oms.runtime import crash, sql
@@ -228,9 +230,9 @@ def _refusal(claimed: Claimed, answer: Answer) -> Report:
         symbol=message.symbol,
         side=message.side,
         order_status="rejected",
-        order_quantity=None,
-        cumulative_quantity=None,
-        leaves_quantity=None,
+        order_quantity=getattr(message, "quantity", ZERO),
+        cumulative_quantity=ZERO,
+        leaves_quantity=ZERO,
         text=answer.reason,
     )
 
@@ -262,9 +264,9 @@ def give_up(broker: BrokerRef, submission_ids: Sequence[UUID], *, at: datetime) 
             symbol=message["symbol"],
             side=message["side"],
             order_status="rejected",
-            order_quantity=None,
-            cumulative_quantity=None,
-            leaves_quantity=None,
+            order_quantity=Decimal(message["quantity"]),
+            cumulative_quantity=ZERO,
+            leaves_quantity=ZERO,
             text=Reason.BROKER_UNREACHABLE.sentence,
         )
         for client, message in rows

@@ -104,7 +104,7 @@ class Gateway:
     def _follow(self) -> None:
         adapter = adapter_for(self.broker.id, self.broker.adapter, self.broker.settings)
         cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
-        stream = adapter.stream(cursor[0] if cursor else None)
+        stream = adapter.stream((cursor[0] if cursor else None) or 0)
         self._connected(True)
         try:
             while not self.stop.is_set() and self._hold_lease():

@@ -1,0 +1,75 @@
+"""What must hold of orders at every quiet moment: each predicate returns the rows that break it, so none."""
+
+from orders.states import CLOSED
+
+_CLOSED = ", ".join(f"'{s}'" for s in sorted(CLOSED))
+_LIVE = (
+    "SELECT e.*, CASE e.side WHEN 'buy' THEN e.quantity ELSE -e.quantity END AS signed FROM orders_execution e "
+    "WHERE e.kind <> 'bust' AND NOT EXISTS (SELECT 1 FROM orders_execution r WHERE r.ref_id = e.id)"
+)
+
+PREDICATES = {
+    "I01 filled quantity of a broker order = its live executions": f"""
+        SELECT c.id FROM orders_childorder c LEFT JOIN ({_LIVE}) e ON e.child_id = c.id
+        GROUP BY c.id HAVING c.filled_quantity IS DISTINCT FROM coalesce(sum(e.quantity), 0)""",
+    "I02 quantities add up": f"""
+        SELECT id FROM orders_order WHERE NOT (filled_quantity >= 0 AND leaves_quantity >= 0 AND (overfilled OR
+          CASE WHEN status IN ({_CLOSED}) THEN leaves_quantity = 0
+               WHEN status = 'done_for_day' THEN true
+               ELSE filled_quantity + leaves_quantity = quantity END)
+          AND (status <> 'filled' OR filled_quantity >= quantity))""",
+    "I03 an order's fills are its children's, and they never ask for more than it": """
+        SELECT o.id FROM orders_order o JOIN orders_childorder c ON c.order_id = o.id GROUP BY o.id
+        HAVING o.filled_quantity <> sum(c.filled_quantity)
+            OR (NOT o.overfilled AND NOT bool_or(c.overfilled) AND sum(c.filled_quantity + c.leaves_quantity) > o.quantity)""",
+    "I05 no execution twice": """
+        SELECT min(id::text) FROM orders_execution GROUP BY broker_account_id, broker_execution_id HAVING count(*) > 1""",
+    "I06 a bust or correction undoes one execution of the same order, once": """
+        SELECT r.id FROM orders_execution r LEFT JOIN orders_execution e ON e.id = r.ref_id AND e.order_id = r.order_id
+        WHERE r.kind <> 'trade' AND e.id IS NULL
+        UNION ALL SELECT ref_id FROM orders_execution WHERE ref_id IS NOT NULL GROUP BY ref_id HAVING count(*) > 1""",
+    "I07 an execution has its order's side and its child's order": """
+        SELECT e.id FROM orders_execution e JOIN orders_childorder c ON c.id = e.child_id JOIN orders_order o ON o.id = c.order_id
+        WHERE e.order_id <> o.id OR e.side <> o.side OR e.broker_id <> c.broker_id""",
+    "I11 every execution is booked once": """
+        SELECT e.id FROM orders_execution e LEFT JOIN portfolio_ledgertransaction t
+          ON t.source_kind = 'execution' AND t.source_id = e.id GROUP BY e.id HAVING count(t.id) <> 1
+        UNION ALL SELECT t.source_id FROM portfolio_ledgertransaction t
+          LEFT JOIN orders_execution e ON e.id = t.source_id WHERE t.source_kind = 'execution' AND e.id IS NULL""",
+    "I15 a hold covers exactly what may still fill": f"""
+        SELECT o.id FROM orders_order o JOIN risk_hold h ON h.id = o.id
+        WHERE (o.status IN ({_CLOSED}) AND h.open_quantity <> 0)
+           OR (o.status NOT IN ({_CLOSED}) AND h.open_quantity < o.leaves_quantity)
+        UNION ALL SELECT o.id FROM orders_order o WHERE o.status NOT IN ({_CLOSED})
+          AND NOT EXISTS (SELECT 1 FROM risk_hold h WHERE h.id = o.id)""",
+    "I16 nothing is at a broker without an intent sent before": """
+        SELECT c.id FROM orders_childorder c WHERE c.broker_order_id <> '' AND NOT EXISTS (
+          SELECT 1 FROM orders_submission s WHERE s.child_id = c.id AND s.kind = 'new' AND s.sent_at >= s.created_at)""",
+    "I17 one id, one intent; one new order in flight": """
+        SELECT min(id::text) FROM orders_submission GROUP BY broker_id, client_order_id HAVING count(*) > 1
+        UNION ALL SELECT min(id::text) FROM orders_submission WHERE kind = 'new' AND state IN ('sent', 'unknown')
+          GROUP BY child_id HAVING count(*) > 1""",
+    "I20 nothing stays unanswered for five minutes": """
+        SELECT id FROM orders_submission WHERE state IN ('sent', 'unknown') AND sent_at < now() - interval '5 minutes'""",
+    "I21 the last event of an order tells its status": """
+        SELECT o.id FROM orders_order o LEFT JOIN LATERAL (
+          SELECT e.body::jsonb->'data' AS data FROM journal_event e
+          WHERE e.object_id = o.id::text AND e.frame = 'order' ORDER BY e.sequence DESC LIMIT 1) e ON true
+        WHERE e.data->>'status' IS DISTINCT FROM o.status OR (e.data->>'version')::int IS DISTINCT FROM o.version""",
+    "I22 status changes chain": """
+        SELECT object_id FROM (
+          SELECT e.object_id, p.pair->>0 AS a, lag(p.pair->>1) OVER (PARTITION BY e.object_id ORDER BY e.sequence, p.n) AS before
+          FROM journal_event e, jsonb_array_elements(e.body::jsonb->'transitions') WITH ORDINALITY p(pair, n)
+          WHERE e.frame = 'order') x
+        WHERE before IS NOT NULL AND before <> a""",
+    "I24 no due submission older than a minute": """
+        SELECT id FROM orders_submission WHERE state = 'prepared' AND due_at < now() - interval '60 seconds' AND kind <> 'cancel'
+          AND NOT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)""",
+    "I25 one key, one order": """
+        SELECT min(id::text) FROM orders_idempotencykey GROUP BY user_id, key HAVING count(*) > 1""",
+    "I26 no new order left during a halt of its account or of all": """
+        SELECT s.id FROM orders_submission s JOIN portfolio_account a ON a.id = s.account_id
+        JOIN risk_halt h ON (h.scope_kind = 'all' OR (h.scope_kind = 'account' AND h.scope_key = a.code))
+        WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces)
+          AND s.sent_at > h.engaged_at AND (h.released_at IS NULL OR s.sent_at < h.released_at)""",
+}
