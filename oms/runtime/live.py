@@ -30,3 +30,13 @@ def publish(stream: str, first: int, frames: Sequence[str]) -> None:
         client().publish(CHANNEL, _encoder.encode(FrameBatch(stream, first, list(frames))))
     except redis.RedisError as error:
         log.warning("frames_not_published", stream=stream, first=first, error=str(error))
+
+
+def publish_marks(marks: Sequence[tuple[str, str]]) -> None:
+    """Send (account, frame) pairs of what prices move: the latest wins, a lost one is soon overtaken."""
+    if not marks:
+        return
+    try:
+        client().publish(MARKS, _encoder.encode([list(m) for m in marks]))
+    except redis.RedisError as error:
+        log.warning("marks_not_published", marks=len(marks), error=str(error))
