@@ -68,12 +68,14 @@ class Hold(models.Model):
     currency = models.CharField(max_length=12)
     strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, db_index=False)
+    fingerprint = models.BinaryField(max_length=16, null=True)  # of what was asked, where a repeat would be suspect
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = bounded("hold", not_negative=("open_quantity", "unit_amount"))
         indexes = [
-            models.Index(fields=["account", "instrument"], condition=models.Q(open_quantity__gt=0), name="hold_open")
+            models.Index(fields=["account", "instrument"], condition=models.Q(open_quantity__gt=0), name="hold_open"),
+            models.Index(fields=["fingerprint"], condition=models.Q(fingerprint__isnull=False), name="hold_fingerprint"),
         ]
 
     def __str__(self) -> str:

@@ -33,7 +33,7 @@ class Check(ABC):
         """Return the check as it is stored."""
         reason = self.judge()
         numbers = {n: _spell(getattr(self, n)) for n in _field_names(type(self))}
-        return {"check": self.name, "passed": reason is None, "reason": reason or "", "numbers": numbers}
+        return {"check": self.name, "passed": reason is None, "reason": reason.value if reason else "", "numbers": numbers}
 
 
 @cache

@@ -161,7 +161,7 @@ class Gate:
         for check in self._checks(intent, quantity, reduces, is_new=working is None):
             done.append(check.as_json())
             if reason := check.judge():
-                return Verdict(intent.order_id, False, reason, check.explain(reason)[:200], done, reduces), None
+                return Verdict(intent.order_id, False, reason.value, check.explain(reason)[:200], done, reduces), None
         unit = self.unit_amount(intent, quantity)
         mark = fingerprint(intent) if working is None and duplicate_window(intent, self.limits_for(intent)) > 0 else None
         self.let_through(intent, quantity, unit, mark)
@@ -239,9 +239,7 @@ class Gate:
     def _collar(self, intent: Intent, price: Decimal, limits: list[LimitRef]) -> checks.Check:
         limit = _lowest(limits, "price_collar", COLLAR_DEFAULT)
         quote = self.facts.quotes[intent.instrument.id]
-        return checks.PriceCollar(
-            intent.side == "buy", price, _touch(intent, quote), min(limit.value, decimals.EXACT.create_decimal(1)), str(limit.scope)
-        )
+        return checks.PriceCollar(intent.side == "buy", price, _touch(intent, quote), limit.value, str(limit.scope))
 
     def _position(self, intent: Intent, quantity: Decimal, limits: list[LimitRef]) -> checks.Check:
         held, limit = self.holding(intent), _lowest(limits, "position")

@@ -1,0 +1,7 @@
+"""Writes of risk: verdicts and holds, limits and who approved them, halts."""
+
+from risk.operations.checking import check, recheck, resize
+from risk.operations.halting import engage_halt, release_halt
+from risk.operations.limiting import decide, propose_limit
+
+__all__ = ["check", "decide", "engage_halt", "propose_limit", "recheck", "release_halt", "resize"]

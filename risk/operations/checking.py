@@ -1,0 +1,171 @@
+"""Judging orders and reserving their worst case, until nothing more can come of them.
+
+Callers hold the account rows of the orders locked (in order of id) in the transaction that stores the orders:
+two orders can then never both be let through on the same headroom. `resize` is right without it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import structlog
+
+from oms.kernel.reasons import Reason
+from oms.runtime import sql
+from oms.runtime.transactions import require_transaction
+from risk.domain.gate import Gate, Reservation
+from risk.domain.intents import Intent, Verdict
+from risk.models import Hold, RiskCheck
+from risk.queries.loading import load_facts
+
+log = structlog.get_logger(__name__)
+
+HELD_AMOUNT = "round(h.open_quantity * h.unit_amount, 10)"
+"""The cash one hold takes, as the totals count it: rounded per hold, so that sums of differences stay exact."""
+
+
+def check(intents: Sequence[Intent], *, at: datetime) -> list[Verdict]:
+    """Judge orders in turn, each approved one counting for the next; store every verdict, and a hold for each approved.
+
+    Ten statements for any number of orders. Anything that goes wrong inside a check denies that order.
+    """
+    if not intents:
+        return []
+    require_transaction()
+    gate = Gate(load_facts(intents, at=at))
+    verdicts, holds = [], []
+    for intent in intents:
+        verdict, reservation = _judge(gate, intent)
+        verdicts.append(verdict)
+        if reservation is not None:
+            holds.append(_hold(intent, reservation, at))
+    sql.insert([_record(i, v, at) for i, v in zip(intents, verdicts, strict=True)])
+    _reserve(holds)
+    return verdicts
+
+
+def _record(intent: Intent, verdict: Verdict, at: datetime) -> RiskCheck:
+    return RiskCheck(
+        id=intent.order_id,
+        account_id=intent.account_id,
+        approved=verdict.approved,
+        reason=verdict.reason,
+        checks=verdict.checks,
+        at=at,
+    )
+
+
+def _judge(gate: Gate, intent: Intent, working: Decimal | None = None) -> tuple[Verdict, Reservation | None]:
+    try:
+        return gate.judge(intent, working=working)
+    except Exception as error:  # noqa: BLE001 - fail closed: what can't be computed may not trade
+        log.exception("risk_check_failed", order_id=str(intent.order_id))
+        failed = {"check": "failed", "passed": False, "reason": Reason.CHECK_FAILED.value, "numbers": {"error": type(error).__name__}}
+        return Verdict(intent.order_id, False, Reason.CHECK_FAILED.value, Reason.CHECK_FAILED.sentence, [failed]), None
+
+
+def _hold(intent: Intent, reservation: Reservation, at: datetime) -> Hold:
+    return Hold(
+        id=intent.order_id,
+        account_id=intent.account_id,
+        instrument_id=intent.instrument.id,
+        side=intent.side,
+        open_quantity=reservation.quantity,
+        unit_amount=reservation.unit_amount,
+        currency=intent.instrument.currency,
+        strategy_id=intent.strategy_id,
+        user_id=intent.user_id,
+        fingerprint=reservation.fingerprint,
+        created_at=at,
+    )
+
+
+def _reserve(holds: Sequence[Hold]) -> None:
+    """Insert holds and raise the totals of their accounts and instruments by them."""
+    if not holds:
+        return
+    sql.insert(holds)
+    sql.run(
+        f"""
+        INSERT INTO risk_exposure AS e (account_id, instrument_id, buying, selling, amount)
+        SELECT h.account_id, h.instrument_id,
+          coalesce(sum(h.open_quantity) FILTER (WHERE h.side = 'buy'), 0),
+          coalesce(sum(h.open_quantity) FILTER (WHERE h.side <> 'buy'), 0),
+          sum({HELD_AMOUNT})
+        FROM unnest(%s::bigint[], %s::bigint[], %s::varchar[], %s::numeric[], %s::numeric[])
+          h(account_id, instrument_id, side, open_quantity, unit_amount)
+        GROUP BY h.account_id, h.instrument_id ORDER BY h.account_id, h.instrument_id
+        ON CONFLICT (account_id, instrument_id) DO UPDATE SET
+          buying = e.buying + EXCLUDED.buying, selling = e.selling + EXCLUDED.selling, amount = e.amount + EXCLUDED.amount
+        """,  # noqa: S608 - a constant of this module
+        [
+            [h.account_id for h in holds],
+            [h.instrument_id for h in holds],
+            [h.side for h in holds],
+            [h.open_quantity for h in holds],
+            [h.unit_amount for h in holds],
+        ],
+    )
+
+
+_RESIZE = f"""
+WITH before AS MATERIALIZED (
+  SELECT h.id, h.account_id, h.instrument_id, h.side, h.open_quantity, h.unit_amount, u.open, u.unit
+  FROM risk_hold h JOIN unnest(%(ids)s::uuid[], %(open)s::numeric[], %(unit)s::numeric[]) u(id, open, unit) ON u.id = h.id
+  ORDER BY h.id FOR UPDATE OF h
+), written AS (
+  UPDATE risk_hold h SET open_quantity = b.open, unit_amount = coalesce(b.unit, b.unit_amount) FROM before b
+  WHERE h.id = b.id AND (b.open, coalesce(b.unit, b.unit_amount)) <> (b.open_quantity, b.unit_amount)
+), moved AS (
+  SELECT h.account_id, h.instrument_id,
+    coalesce(sum(h.open - h.open_quantity) FILTER (WHERE h.side = 'buy'), 0) AS buying,
+    coalesce(sum(h.open - h.open_quantity) FILTER (WHERE h.side <> 'buy'), 0) AS selling,
+    sum(round(h.open * coalesce(h.unit, h.unit_amount), 10) - {HELD_AMOUNT}) AS amount
+  FROM before h GROUP BY h.account_id, h.instrument_id
+)
+UPDATE risk_exposure e SET buying = e.buying + m.buying, selling = e.selling + m.selling, amount = e.amount + m.amount
+FROM moved m
+WHERE e.account_id = m.account_id AND e.instrument_id = m.instrument_id AND (m.buying, m.selling, m.amount) <> (0, 0, 0)
+"""  # noqa: S608 - a constant of this module
+
+
+def resize(open_quantities: Mapping[UUID, Decimal]) -> None:
+    """Set holds to what may still be filled, 0 to release, and the totals with them. One statement.
+
+    Whatever quantity is told is recorded, more than before too: limits bind new orders, not facts. Orders without
+    a hold (denied, or adopted from a broker) are passed over.
+    """
+    _set_holds({order_id: (quantity, None) for order_id, quantity in open_quantities.items()})
+
+
+def _set_holds(wanted: Mapping[UUID, tuple[Decimal, Decimal | None]]) -> None:
+    if not wanted:
+        return
+    require_transaction()
+    ids = sorted(wanted)
+    sql.run(_RESIZE, {"ids": ids, "open": [wanted[i][0] for i in ids], "unit": [wanted[i][1] for i in ids]})
+
+
+def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
+    """Judge an order with new terms, its own hold left out; if approved, the hold grows to the worst of old and new.
+
+    `intent` has the new total quantity, `open_quantity` is what may still be filled under it. The hold never shrinks
+    here: until the broker answers, the old terms may still trade; `resize` sets what is left then. The price
+    it is held at stays the worse of both. The verdict isn't stored: it belongs into the event of the replace.
+    """
+    require_transaction()
+    gate = Gate(load_facts([intent], at=at))
+    old = sql.run("SELECT open_quantity, unit_amount FROM risk_hold WHERE id = %s FOR UPDATE", [intent.order_id]).fetchone()
+    if old is not None:
+        gate.take_out(intent, *old)
+    verdict, reservation = _judge(gate, intent, open_quantity)
+    if reservation is None:
+        return verdict
+    if old is None:  # an order adopted from a broker was never judged before
+        sql.insert([_record(intent, verdict, at)], on_conflict="ON CONFLICT (id) DO NOTHING")
+        _reserve([_hold(intent, replace(reservation, fingerprint=None), at)])
+    else:
+        _set_holds({intent.order_id: (max(old[0], reservation.quantity), max(old[1], reservation.unit_amount))})
+    return verdict

@@ -1,0 +1,87 @@
+"""Kill switches. Engaging one is a row in PostgreSQL: no Redis, no worker, no broker is asked."""
+
+from datetime import datetime
+from uuid import UUID
+
+from oms.journal import operations as journal
+from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
+from oms.kernel import json
+from oms.kernel.actor import Actor
+from oms.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from oms.kernel.ids import uuid7
+from oms.runtime import sql
+from oms.runtime.transactions import in_transaction
+from portfolio.models import Account
+from risk.domain.scopes import HALT_SCOPES, Scope
+from risk.models import Halt
+from risk.operations.naming import require_known
+from risk.queries.halts import HALT_LOCK, halt_out
+
+
+@in_transaction
+def engage_halt(scope: Scope, *, mode: str = Halt.Mode.HALT, reason: str, actor: Actor, at: datetime) -> Halt:
+    """Stop sending for a scope from the commit on; `reduce_only` lets pass what brings positions nearer to zero.
+
+    Waits for claims under way (they are short) and lets none begin meanwhile. What is already at a broker is
+    left to the caller to cancel. Raises `Invalid` for an unknown scope or mode.
+    """
+    if scope.kind not in HALT_SCOPES:
+        raise Invalid("not_a_scope", f"Name one of: {', '.join(HALT_SCOPES)}.", field="scope")
+    if mode not in Halt.Mode.values:
+        raise Invalid("not_a_choice", f"Use one of: {', '.join(Halt.Mode.values)}.", field="mode")
+    require_known(scope)
+    sql.run("SELECT pg_advisory_xact_lock(%s)", [HALT_LOCK])
+    halt = Halt(
+        id=uuid7(),
+        scope_kind=scope.kind,
+        scope_key=scope.key,
+        mode=mode,
+        reason=_reason(reason),
+        engaged_by=actor.name,
+        engaged_user_id=actor.user_id,
+        engaged_at=at,
+    )
+    halt.save(force_insert=True)
+    _tell(halt, "halt.engaged", actor=actor, at=at)
+    return halt
+
+
+@in_transaction
+def release_halt(halt_id: UUID, *, reason: str, actor: Actor, at: datetime) -> Halt:
+    """Let a scope trade again, by another person than the one who stopped it.
+
+    Raises `NotFound`, `Conflict` (already_released), `Forbidden` (not_a_person, approver_is_maker).
+    """
+    sql.run("SELECT pg_advisory_xact_lock(%s)", [HALT_LOCK])
+    halt = Halt.objects.select_for_update(no_key=True).filter(pk=halt_id).first()
+    if halt is None:
+        raise NotFound("not_found", "No such halt.")
+    if actor.user_id is None:
+        raise Forbidden("not_a_person", "A halt is released by a named user of the desk.")
+    if actor.user_id == halt.engaged_user_id:
+        raise Forbidden("approver_is_maker", "Another person than the one who engaged the halt must release it.")
+    if halt.released_at is not None:
+        raise Conflict("already_released", f"{halt.released_by} released it at {halt.released_at:%H:%M:%S} UTC.")
+    halt.released_by, halt.released_at, halt.release_reason = actor.name, at, _reason(reason)
+    halt.save(update_fields=["released_by", "released_at", "release_reason"])
+    _tell(halt, "halt.released", actor=actor, at=at)
+    return halt
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise Invalid("required", "Say why.", field="reason")
+    return text.strip()[:200]
+
+
+def _tell(halt: Halt, kind: str, *, actor: Actor, at: datetime) -> None:
+    """Journal a halt on the system's chain and, for the screens, on that of every account it binds."""
+    body = json.dumps({"data": halt_out(halt)})
+    entries = [Entry(SYSTEM_STREAM, kind, str(halt.id), body)]
+    codes = [halt.scope_key] if halt.scope_kind == "account" else _all_accounts()
+    entries += [Entry(account_stream(code), kind, str(halt.id), body, frame="halt") for code in codes]
+    journal.append(entries, actor=actor, at=at)
+
+
+def _all_accounts() -> list[str]:
+    return list(Account.objects.order_by("code").values_list("code", flat=True))

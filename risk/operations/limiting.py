@@ -1,0 +1,155 @@
+"""Limits: a tighter one holds at once, a new or looser one when another person approves."""
+
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from oms.journal import operations as journal
+from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
+from oms.kernel import json
+from oms.kernel.actor import Actor
+from oms.kernel.decimals import BOUND
+from oms.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from oms.kernel.ids import uuid7
+from oms.runtime import sql
+from oms.runtime.transactions import in_transaction
+from risk.domain.scopes import LIMIT_SCOPES, Scope
+from risk.models import Limit
+from risk.operations.naming import require_known
+from risk.queries.approvals import content_hash, expires_at
+from risk.queries.limits import limit_out
+
+LIMITS_LOCK = 7302
+"""Advisory lock: changes of limits go one after another, so that `tighter` is judged against what stands."""
+IN_CURRENCY = frozenset({Limit.Kind.ORDER_NOTIONAL, Limit.Kind.GROSS_EXPOSURE})
+
+
+@in_transaction
+def propose_limit(
+    scope: Scope,
+    kind: str,
+    value: Decimal,
+    *,
+    currency: str = "",
+    soft: bool = False,
+    effective_from: datetime | None = None,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> Limit:
+    """Store a limit: `active` if it is tighter than the one in force for the scope, else `proposed`.
+
+    Raises `Invalid` for an unknown scope, kind or value. Soft limits and limits that begin later are refused
+    until the desk carries them out.
+    """
+    _require_sound(scope, kind, value, currency=currency, soft=soft, later=effective_from is not None and effective_from > at)
+    if not reason.strip():
+        raise Invalid("required", "Say why.", field="reason")
+    require_known(scope)
+    sql.run("SELECT pg_advisory_xact_lock(%s)", [LIMITS_LOCK])
+    limit = Limit(
+        id=uuid7(),
+        scope_kind=scope.kind,
+        scope_key=scope.key,
+        kind=kind,
+        value=value,
+        currency=currency,
+        soft=soft,
+        status=Limit.Status.PROPOSED,
+        effective_from=effective_from or at,
+        reason=reason.strip()[:200],
+        maker_id=actor.user_id,
+        created_at=at,
+    )
+    present = _in_force(limit)
+    if present is not None and _is_tighter(limit, present):
+        _activate(limit, present)
+    else:
+        limit.save(force_insert=True)
+    _tell(limit, present, "limit.activated" if limit.status == Limit.Status.ACTIVE else "limit.proposed", actor=actor, at=at)
+    return limit
+
+
+@in_transaction
+def decide(
+    object_id: UUID, decision: str, *, reason: str, actor: Actor, at: datetime, content: str = ""
+) -> Limit:
+    """Approve or refuse a proposed limit, as another person than its maker; `content` is the hash that was seen.
+
+    Raises `NotFound`, `Invalid` (decision), `Forbidden` (not_a_person, approver_is_maker), `Conflict`
+    (already_decided, approval_expired, content_changed).
+    """
+    if decision not in ("approve", "refuse"):
+        raise Invalid("not_a_choice", "Use one of: approve, refuse.", field="decision")
+    sql.run("SELECT pg_advisory_xact_lock(%s)", [LIMITS_LOCK])
+    limit = Limit.objects.filter(pk=object_id).first()
+    if limit is None:
+        raise NotFound("not_found", "Nothing with this id waits for an approval.")
+    if actor.user_id is None:
+        raise Forbidden("not_a_person", "An approval is given by a named user of the desk.")
+    if actor.user_id == limit.maker_id:
+        raise Forbidden("approver_is_maker", "Another person than the maker must decide.")
+    if limit.status != Limit.Status.PROPOSED:
+        raise Conflict("already_decided", f"The limit is {limit.status}.")
+    if at >= expires_at(limit):
+        raise Conflict("approval_expired", "The proposal is too old; make it again.")
+    if content and content != content_hash(limit):
+        raise Conflict("content_changed", "The proposal is not what was seen.")
+    present = _in_force(limit)
+    limit.approver_id = actor.user_id
+    if decision == "approve":
+        _activate(limit, present)
+    else:
+        limit.status = Limit.Status.REFUSED
+        limit.save()
+    _tell(limit, present, "limit.activated" if decision == "approve" else "limit.refused", actor=actor, at=at, reason=reason)
+    return limit
+
+
+def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, soft: bool, later: bool) -> None:
+    if scope.kind not in LIMIT_SCOPES:
+        raise Invalid("not_a_scope", f"Name one of: {', '.join(LIMIT_SCOPES)}.", field="scope")
+    if kind not in Limit.Kind.values:
+        raise Invalid("not_a_choice", f"Use one of: {', '.join(Limit.Kind.values)}.", field="kind")
+    if not (value.is_finite() and 0 <= value < BOUND):
+        raise Invalid("out_of_range", "The value must be zero or more.", field="value")
+    if currency and kind not in IN_CURRENCY:
+        raise Invalid("not_allowed", "Only amounts of money have a currency.", field="currency")
+    if soft:
+        raise Invalid("not_supported", "Soft limits are not carried out yet.", field="soft")
+    if later:
+        raise Invalid("not_supported", "Limits that begin later are not carried out yet.", field="effective_from")
+
+
+def _in_force(limit: Limit) -> Limit | None:
+    return Limit.objects.filter(
+        scope_kind=limit.scope_kind,
+        scope_key=limit.scope_key,
+        kind=limit.kind,
+        soft=limit.soft,
+        status=Limit.Status.ACTIVE,
+    ).first()
+
+
+def _is_tighter(new: Limit, present: Limit) -> bool:
+    """Tell whether nothing passes the new limit that the present one stops; another currency is never known to be tighter."""
+    if new.kind == Limit.Kind.DUPLICATE_WINDOW:
+        return new.value >= present.value
+    return new.currency == present.currency and new.value <= present.value
+
+
+def _activate(limit: Limit, present: Limit | None) -> None:
+    if present is not None:
+        present.status = Limit.Status.RETIRED
+        present.save(update_fields=["status"])
+    limit.status = Limit.Status.ACTIVE
+    limit.save()
+
+
+def _tell(limit: Limit, before: Limit | None, kind: str, *, actor: Actor, at: datetime, reason: str = "") -> None:
+    data = {**limit_out(limit), "before": limit_out(before) if before else None, "decision_reason": reason or None}
+    body = json.dumps({"data": data})
+    entries = [Entry(SYSTEM_STREAM, kind, str(limit.id), body)]
+    if limit.scope_kind == "account":
+        entries.append(Entry(account_stream(limit.scope_key), kind, str(limit.id), body, frame="risk"))
+    journal.append(entries, actor=actor, at=at)
