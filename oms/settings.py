@@ -109,6 +109,7 @@ USE_I18N = False
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher" if ENVIRONMENT != "test" else "django.contrib.auth.hashers.MD5PasswordHasher",
 ]
+CSRF_FAILURE_VIEW = "oms.runtime.http.forged"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
@@ -135,11 +136,11 @@ REST_FRAMEWORK = {
         "knox.auth.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["oms.runtime.rest.Denied"],
-    "DEFAULT_RENDERER_CLASSES": ["oms.runtime.rest.Renderer"],
-    "DEFAULT_PARSER_CLASSES": ["oms.runtime.rest.Parser"],
+    "DEFAULT_PERMISSION_CLASSES": ["oms.runtime.roles.Denied"],
+    "DEFAULT_RENDERER_CLASSES": ["oms.runtime.wire.Renderer"],
+    "DEFAULT_PARSER_CLASSES": ["oms.runtime.wire.Parser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "oms.runtime.rest.problem_from",
+    "EXCEPTION_HANDLER": "oms.runtime.problems.problem_from",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
 }
@@ -149,7 +150,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_PERMISSIONS": ["oms.runtime.rest.SignedIn"],
+    "SERVE_PERMISSIONS": ["oms.runtime.roles.SignedIn"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

@@ -1,296 +1,50 @@
-"""REST plumbing: strict JSON in, exact JSON out, roles, problems, keyset pages, throttles.
+"""REST plumbing for views: what the address asks, pages, throttles, and the serializers' base.
 
 A view names its roles, reads its body or query, makes one call and returns plain values. Everything
-a caller may get wrong raises a `DomainError`; `problem_from` turns it into application/problem+json.
+a caller may get wrong raises a `DomainError`; `oms.runtime.problems` turns it into an answer.
 """
 
-import csv
-import io
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-import msgspec
-import structlog
-from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema_field
 from rest_framework import exceptions, serializers
-from rest_framework.parsers import BaseParser
-from rest_framework.permissions import BasePermission
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from oms.kernel import decimals, json
-from oms.kernel.actor import Actor
-from oms.kernel.errors import DomainError, Forbidden, Invalid, InvalidFields, NotFound
-from oms.runtime.bodies import BODY_BYTES_MAX
+from oms.kernel import decimals
+from oms.kernel.errors import DomainError, Invalid, InvalidFields, NotFound
+from oms.runtime.problems import problem, problem_from, problem_of, status_of
+from oms.runtime.roles import (
+    READ_ALL,
+    ROLES,
+    SAFE,
+    Denied,
+    SignedIn,
+    acting,
+    actor_for,
+    actor_of,
+    require_role,
+    roles_of,
+)
 from oms.runtime.throttle import Window, take
+from oms.runtime.wire import CsvRenderer, Parser, Renderer, decode
 
-DEPTH_MAX = 20
+__all__ = [
+    "READ_ALL", "ROLES", "SAFE", "Api", "CsvRenderer", "DecimalText", "Denied", "Page", "Parser", "ProblemOut", "Renderer",
+    "SignedIn", "Strict", "acting", "actor_for", "actor_of", "body_of", "decode", "listed", "page_of", "page_out", "problem",
+    "problem_from", "problem_of", "problems", "require_role", "roles_of", "status_of", "whole",
+]  # fmt: skip
+
 PAGE_MAX = 500
 PAGE_DEFAULT = 100
-ROLES = frozenset({"trader", "risk", "ops", "auditor", "admin"})
-READ_ALL = frozenset({"risk", "ops", "auditor", "admin"})
-SAFE = ("GET", "HEAD", "OPTIONS")
-log = structlog.get_logger(__name__)
-
-
-# ---------------------------------------------------------------- bodies
-
-
-class BodyTooLarge(DomainError):
-    """The request body is above the bound."""
-
-    kind = "too_large"
-
-
-def decode(raw: bytes) -> Any:
-    """Return the value of a JSON text, or raise `Invalid` for one that is malformed, too deep, or holds a float or a NUL.
-
-    An amount never comes as a JSON number with a fraction: what a float loses can't be won back.
-    """
-    if len(raw) > BODY_BYTES_MAX:
-        raise BodyTooLarge("body_too_large", f"Send at most {BODY_BYTES_MAX} bytes.")
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Invalid("malformed_json", f"The body is not JSON: {error}") from None
-    except RecursionError:
-        raise Invalid("too_deep", f"Nest at most {DEPTH_MAX} levels.") from None
-    _inspect(value, "", 0)
-    return value
-
-
-def _inspect(value: Any, path: str, depth: int) -> None:
-    kind = type(value)
-    if kind is str:
-        if "\0" in value:
-            raise Invalid("control_character", "A NUL character can't be kept.", field=path)
-    elif kind is float:
-        raise Invalid("float_refused", 'Send decimals as JSON strings, for example "10.5".', field=path)
-    elif kind is dict or kind is list:
-        if depth >= DEPTH_MAX:
-            raise Invalid("too_deep", f"Nest at most {DEPTH_MAX} levels.")
-        items = value.items() if kind is dict else enumerate(value)
-        for key, item in items:
-            inner = type(item)
-            if inner is float or inner is dict or inner is list or (inner is str and "\0" in item):
-                _inspect(item, f"{path}.{key}" if path else str(key), depth + 1)
-            if kind is dict and "\0" in key:
-                raise Invalid("control_character", "A NUL character can't be kept.", field=path)
-
-
-class Parser(BaseParser):
-    """JSON of at most 1 MB, read no further than that."""
-
-    media_type = "application/json"
-
-    def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        """Return the decoded body; an empty one counts as an empty object."""
-        raw = stream.read(BODY_BYTES_MAX + 1)
-        return decode(raw) if raw.strip() else {}
-
-
-class Renderer(BaseRenderer):
-    """Compact JSON with decimals as strings."""
-
-    media_type = "application/json"
-    format = "json"
-    charset = None
-
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None) -> bytes:
-        """Return the JSON text; a response without a body stays empty."""
-        return b"" if data is None else json.dump_bytes(data)
-
-
-class CsvRenderer(BaseRenderer):
-    """The rows of a list as a table, for spreadsheets."""
-
-    media_type = "text/csv"
-    format = "csv"
-    charset = "utf-8"
-
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None) -> str:
-        """Write one line a row; nested values become JSON, and text that a spreadsheet would run is quoted."""
-        rows = data.get("results", [data]) if isinstance(data, dict) else data
-        if not rows:
-            return ""
-        out = io.StringIO()
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]), extrasaction="ignore", lineterminator="\r\n")
-        writer.writeheader()
-        writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
-        return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    if isinstance(value, str) and value[:1] in "=+-@\t\r" and value[:1] and not _is_number(value):
-        return "'" + value
-    return value
-
-
-def _is_number(value: str) -> bool:
-    try:
-        decimals.parse(value)
-    except DomainError:
-        return False
-    return True
-
-
-# ---------------------------------------------------------------- problems
-
-_STATUS_OF_KIND = {
-    "invalid": 400,
-    "not_found": 404,
-    "forbidden": 403,
-    "conflict": 409,
-    "too_large": 413,
-    "refused": 422,
-    "unavailable": 503,
-}
-
-
-def status_of(error: DomainError) -> int:
-    """Return the HTTP status a domain error answers with."""
-    return _STATUS_OF_KIND[error.kind]
-
-
-def problem(status: int, code: str, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> dict[str, Any]:
-    """Return the body of a problem (RFC 9457)."""
-    return {
-        "type": f"urn:oms:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "errors": list(errors),
-    }
-
-
-def problem_of(error: DomainError) -> dict[str, Any]:
-    """Return a domain error as a problem, with one entry for each field to blame."""
-    faults = error.errors if isinstance(error, InvalidFields) else [error] if error.field else []
-    errors = [{"field": f.field, "code": f.code, "detail": f.detail} for f in faults]
-    code = errors[0]["code"] if isinstance(error, InvalidFields) and len(errors) == 1 else error.code
-    return problem(status_of(error), code, error.detail, errors)
-
-
-def problem_from(error: Exception, context: Mapping[str, Any]) -> Response:
-    """Answer any exception of a view; what nobody expected is logged with its trace and told without it."""
-    headers: dict[str, str] = {}
-    if isinstance(error, DomainError):
-        body = problem_of(error)
-    elif isinstance(error, exceptions.APIException):
-        body, headers = _framework_problem(error)
-    elif isinstance(error, Http404):
-        body = problem(404, "not_found", "There is no such object.")
-    elif isinstance(error, PermissionDenied):
-        body = problem(403, "forbidden", "Your role does not allow this.")
-    elif isinstance(error, OperationalError | InterfaceError):
-        log.warning("database_unavailable", error=str(error))
-        body, headers = problem(503, "database_unavailable", "Try the same call again in a moment."), {"Retry-After": "1"}
-    else:
-        log.exception("request_failed", exc_info=error, database=isinstance(error, DatabaseError))
-        body = problem(500, "internal_error", "Something went wrong here; the correlation id leads to the log.")
-    return Response(body, status=body["status"], headers=headers, content_type="application/problem+json")
-
-
-def _framework_problem(error: exceptions.APIException) -> tuple[dict[str, Any], dict[str, str]]:
-    if isinstance(error, exceptions.ValidationError):
-        errors = list(_flat(error.detail, ""))
-        code = errors[0]["code"] if len(errors) == 1 else "invalid"
-        return problem(400, code, "Correct the fields named.", errors), {}
-    headers = {}
-    if challenge := getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = challenge
-    if isinstance(error, exceptions.Throttled) and error.wait is not None:
-        headers["Retry-After"] = str(math.ceil(error.wait))
-    codes = error.get_codes()
-    return problem(error.status_code, codes if isinstance(codes, str) else "invalid", str(error.detail)), headers
-
-
-def _flat(detail: Any, path: str) -> Iterable[dict[str, str]]:
-    if isinstance(detail, Mapping):
-        for key, value in detail.items():
-            yield from _flat(value, path if key == "non_field_errors" else f"{path}.{key}" if path else str(key))
-    elif isinstance(detail, list):
-        for index, value in enumerate(detail):
-            yield from _flat(value, f"{path}.{index}" if isinstance(value, Mapping) and value else path)
-    else:
-        yield {"field": path, "code": getattr(detail, "code", "invalid"), "detail": str(detail)}
-
-
-# ---------------------------------------------------------------- who may do what
-
-
-class Denied(BasePermission):
-    """Nobody may: the answer for a view that forgot to say who may."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        """Refuse."""
-        return False
-
-
-class SignedIn(BasePermission):
-    """Every active user of the desk may read; nobody writes by this alone."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        """Judge by the method alone: a body is never read for someone who may not act."""
-        return bool(request.user and request.user.is_active) and request.method in SAFE
-
-
-def roles_of(user: Any) -> frozenset[str]:
-    """Return the roles of a user (Django groups by name), read once a request."""
-    known = getattr(user, "_desk_roles", None)
-    if known is None:
-        known = user._desk_roles = ROLES & set(user.groups.values_list("name", flat=True))
-    return known  # type: ignore[no-any-return]
-
-
-def require_role(user: Any, *allowed: str) -> None:
-    """Raise `Forbidden` unless the user has one of the roles."""
-    if not roles_of(user) & set(allowed):
-        raise Forbidden("role_required", f"This needs the role {' or '.join(allowed)}.")
-
-
-def acting(*allowed: str, reading: Sequence[str] | None = None) -> type[BasePermission]:
-    """Return a permission: reading for everyone signed in (or the roles given), all else for the roles named."""
-
-    class Acting(BasePermission):
-        def has_permission(self, request: Request, view: Any) -> bool:
-            if not (request.user and request.user.is_active):
-                return False
-            if request.method in SAFE:
-                if reading is not None:
-                    require_role(request.user, *reading)
-                return True
-            require_role(request.user, *allowed)
-            return True
-
-    return Acting
-
-
-def actor_of(request: Request) -> Actor:
-    """Return who is acting: a token acts as a program, a session as a person."""
-    return actor_for(request.user, automated=request.auth is not None)
-
-
-def actor_for(user: Any, *, automated: bool) -> Actor:
-    """Return a user as an actor."""
-    return Actor(f"user:{user.get_username()}", user.pk, automated)
 
 
 # ---------------------------------------------------------------- queries in the address
