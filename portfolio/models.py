@@ -183,6 +183,10 @@ class Position(models.Model):
     day = models.DateField(null=True)  # the UTC day that the next two belong to
     day_quantity = ExactField(default=0)  # signed quantity traded that day
     day_amount = ExactField(default=0)  # signed quantity times price of it
+    # The trade that opened the present holding, out of nothing or through zero: no fold needs to go behind it.
+    since = models.DateTimeField(null=True)
+    since_trade = models.UUIDField(null=True)
+    since_quantity = ExactField(default=0)
 
     class Meta:
         constraints = [

@@ -1,0 +1,55 @@
+"""What a broker charges: one function for the estimate, the booking and the comparison with the bill.
+
+A schedule is a list of items. Kinds: `per_share` {rate, min?, max_percent?} per unit traded; `percent` {rate} as a
+fraction of the value; `per_order` {amount}, charged with each fill. A negative rate or amount is a rebate.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from oms.kernel.decimals import money
+
+
+@dataclass(frozen=True, slots=True)
+class FeeCharge:
+    """One charge; below zero it is a rebate."""
+
+    kind: str
+    amount: Decimal
+    currency: str
+
+
+def charge(
+    items: Iterable[Mapping[str, Any]], *, side: str, quantity: Decimal, price: Decimal, currency: str
+) -> list[FeeCharge]:
+    """Return the charges of a fill, in the order of the schedule's items; items of another side are left out.
+
+    Quantity is unsigned. An unknown kind raises `ValueError`: a fee that can't be read must not be taken as none.
+    """
+    charges = []
+    for item in items:
+        if item.get("side", side) != side:
+            continue
+        amount = money(_amount(item, quantity, price))
+        if amount:
+            charges.append(FeeCharge(str(item.get("label", item["kind"])), amount, str(item.get("currency", currency))))
+    return charges
+
+
+def _amount(item: Mapping[str, Any], quantity: Decimal, price: Decimal) -> Decimal:
+    kind, value = item["kind"], quantity * price
+    if kind == "percent":
+        amount = value * Decimal(str(item["rate"]))
+    elif kind == "per_share":
+        amount = quantity * Decimal(str(item["rate"]))
+    elif kind == "per_order":
+        amount = Decimal(str(item["amount"]))
+    else:
+        raise ValueError(f"unknown fee kind {kind!r}")
+    if item.get("min") is not None:
+        amount = max(amount, Decimal(str(item["min"])))
+    if item.get("max_percent") is not None:
+        amount = min(amount, value * Decimal(str(item["max_percent"])))
+    return amount

@@ -1,0 +1,25 @@
+"""A fill as the books receive it."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution, bust or correction. Quantity is signed (buys above zero); a correction holds the new totals."""
+
+    source_id: UUID
+    kind: str  # trade, bust, correct
+    ref_source_id: UUID | None  # the execution undone or corrected
+    account_id: int
+    broker_id: int
+    instrument_id: int
+    quantity: Decimal
+    price: Decimal
+    fees: Decimal
+    currency: str
+    executed_at: datetime
+    settle_date: date
+    strategy_id: int | None = None

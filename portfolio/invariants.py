@@ -1,0 +1,40 @@
+"""What must hold of the books at every quiet moment: each predicate returns the rows that break it, so none."""
+
+_LIVE = (
+    "SELECT t.* FROM portfolio_trade t WHERE t.kind <> 'bust' "
+    "AND NOT EXISTS (SELECT 1 FROM portfolio_trade r WHERE r.ref_id = t.id)"
+)
+
+PREDICATES = {
+    "I08 a broker's position is the sum of its live trades": f"""
+        SELECT coalesce(p.instrument_id, f.instrument_id) FROM
+          (SELECT account_id, broker_id, instrument_id, quantity AS q FROM portfolio_brokerposition) p
+        FULL JOIN (SELECT account_id, broker_id, instrument_id, sum(quantity) AS q FROM ({_LIVE}) t GROUP BY 1, 2, 3) f
+          USING (account_id, broker_id, instrument_id)
+        WHERE coalesce(p.q, 0) <> coalesce(f.q, 0)""",
+    "I08a a position is the sum of the brokers' parts and of its lots": """
+        SELECT p.id FROM portfolio_position p WHERE p.quantity <> (
+          SELECT coalesce(sum(b.quantity), 0) FROM portfolio_brokerposition b
+          WHERE b.account_id = p.account_id AND b.instrument_id = p.instrument_id)
+        OR p.quantity <> (SELECT coalesce(sum(l.remaining), 0) FROM portfolio_lot l
+          WHERE l.account_id = p.account_id AND l.instrument_id = p.instrument_id)""",
+    "I08b a position's cost, quantity, gain and fees are the ledger's": """
+        SELECT p.id FROM portfolio_position p JOIN LATERAL (
+          SELECT coalesce(sum(amount) FILTER (WHERE code = 'securities'), 0) AS cost,
+                 coalesce(sum(quantity) FILTER (WHERE code = 'securities'), 0) AS quantity,
+                 coalesce(-sum(amount) FILTER (WHERE code = 'realized_pnl'), 0) AS realized,
+                 coalesce(sum(amount) FILTER (WHERE code = 'fees'), 0) AS fees
+          FROM portfolio_ledgerentry e WHERE e.account_id = p.account_id AND e.instrument_id = p.instrument_id) l ON true
+        WHERE (p.cost, p.quantity, p.realized, p.fees) IS DISTINCT FROM (l.cost, l.quantity, l.realized, l.fees)""",
+    "I09 every ledger transaction sums to zero in each currency": """
+        SELECT transaction_id FROM portfolio_ledgerentry GROUP BY transaction_id, currency HAVING sum(amount) <> 0""",
+    "I10 the whole ledger sums to zero in each currency": """
+        SELECT currency FROM portfolio_ledgerentry GROUP BY currency HAVING sum(amount) <> 0""",
+    "I12 cash is the sum of its ledger entries": """
+        SELECT coalesce(c.account_id, l.account_id) FROM portfolio_cashbalance c FULL JOIN (
+          SELECT account_id, currency, sum(amount) AS s FROM portfolio_ledgerentry WHERE code = 'cash' GROUP BY 1, 2) l
+          USING (account_id, currency) WHERE coalesce(c.balance, 0) <> coalesce(l.s, 0)""",
+    "I13 amounts are finite": """
+        SELECT id FROM portfolio_ledgerentry WHERE 'NaN' IN (amount, quantity)
+        UNION ALL SELECT id FROM portfolio_trade WHERE 'NaN' IN (quantity, price, fees)""",
+}

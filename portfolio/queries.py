@@ -1,0 +1,206 @@
+"""Reads of accounts, positions, cash and the ledger."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+
+from brokers import queries as market
+from brokers.domain.reference import QuoteRef
+from oms.kernel.decimals import ZERO, text, text_or_none
+from oms.kernel.json import rfc3339, rfc3339_or_none
+from oms.runtime import sql
+from portfolio.models import Account, LedgerEntry, Lot
+
+STALE_AFTER = timedelta(seconds=60)
+READS_ALL = ("risk", "ops", "auditor", "admin")
+PLACES = Decimal("0.00000001")
+
+
+def visible_accounts(user: Any, *, at: datetime | None = None) -> QuerySet[Account]:
+    """Return the accounts a user may see: all for risk, ops, auditors and admins, else those granted and unexpired."""
+    if user.is_superuser or user.groups.filter(name__in=READS_ALL).exists():
+        return Account.objects.order_by("code")
+    now = at or datetime.now(UTC)
+    valid = Q(grants__expires_at=None) | Q(grants__expires_at__gt=now)
+    return Account.objects.filter(valid, grants__user=user).order_by("code").distinct()
+
+
+def account_out(account: Account) -> dict[str, Any]:
+    """Return an account in its REST shape."""
+    return {
+        "code": account.code,
+        "name": account.name,
+        "base_currency": account.base_currency,
+        "lot_method": account.lot_method,
+        "status": account.status,
+        "created_at": rfc3339(account.created_at),
+    }
+
+
+_POSITION = (
+    "SELECT p.account_id, p.instrument_id, p.quantity, p.cost, p.realized, p.fees, p.day, p.day_quantity, p.day_amount "
+    "FROM portfolio_position p "
+)
+
+
+def positions_out(pairs: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return positions by (account id, instrument id), in that order, valued at the market."""
+    rows = sql.rows(
+        _POSITION + "JOIN unnest(%s::bigint[], %s::bigint[]) u(a, i) ON p.account_id = u.a AND p.instrument_id = u.i",
+        [[a for a, _ in pairs], [i for _, i in pairs]],
+    )
+    valued = _valued(rows)
+    return [valued[p] for p in pairs]
+
+
+def positions_of(account_id: int) -> list[dict[str, Any]]:
+    """Return all positions of an account that are or were open, by symbol."""
+    valued = _valued(sql.rows(_POSITION + "WHERE p.account_id = %s", [account_id]))
+    return sorted(valued.values(), key=lambda p: str(p["symbol"]))
+
+
+def positions_by_broker(account_id: int) -> list[dict[str, Any]]:
+    """Return what each broker holds of an account, at the account's average cost; realised P&L is the account's own."""
+    rows = sql.rows(
+        "SELECT b.broker_id, b.quantity AS held, p.* FROM portfolio_brokerposition b "
+        "JOIN portfolio_position p ON p.account_id = b.account_id AND p.instrument_id = b.instrument_id "
+        "WHERE b.account_id = %s ORDER BY b.instrument_id, b.broker_id",
+        [account_id],
+    )
+    names = market.brokers()
+    found = []
+    for row in rows:
+        share = dict(row)
+        share["cost"] = (row["cost"] / row["quantity"] * row["held"]).quantize(PLACES) if row["quantity"] else ZERO
+        share.update(quantity=row["held"], realized=ZERO, day_quantity=ZERO, day_amount=ZERO)
+        [valued] = _valued([share]).values()
+        found.append({**valued, "broker": names[row["broker_id"]].code, "realized_pnl": None, "day_pnl": None})
+    return found
+
+
+def _valued(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], dict[str, Any]]:
+    rows = list(rows)
+    instruments = market.instruments()
+    quotes = market.quotes({r["instrument_id"] for r in rows}) if rows else {}
+    now = datetime.now(UTC)
+    return {
+        (r["account_id"], r["instrument_id"]): _position(r, instruments[r["instrument_id"]], quotes.get(r["instrument_id"]), now)
+        for r in rows
+    }
+
+
+def _position(row: dict[str, Any], instrument: Any, quote: QuoteRef | None, now: datetime) -> dict[str, Any]:
+    """Value one position at the mid; without a quote the price and what hangs on it are null, never zero."""
+    quantity, cost = row["quantity"], row["cost"]
+    price = quote.mid if quote else None
+    value = None if price is None else (quantity * price).quantize(PLACES)
+    day = None
+    if quote is not None and price is not None:
+        today = row["day"] == now.date()
+        traded, spent = (row["day_quantity"], row["day_amount"]) if today else (ZERO, ZERO)
+        day = ((quantity - traded) * (price - quote.day_open) + traded * price - spent).quantize(PLACES)
+    return {
+        "symbol": instrument.symbol,
+        "quantity": text(quantity),
+        "average_cost": text((cost / quantity).quantize(PLACES)) if quantity else None,
+        "cost": text(cost),
+        "market_price": text_or_none(price),
+        "market_value": text_or_none(value),
+        "unrealized_pnl": text(value - cost) if value is not None else None,
+        "realized_pnl": text(row["realized"]),
+        "day_pnl": text_or_none(day),
+        "fees": text(row["fees"]),
+        "currency": instrument.currency,
+        "price_at": rfc3339_or_none(quote.at if quote else None),
+        "stale": quote is None or now - quote.at > STALE_AFTER,
+    }
+
+
+def balances_of(account_id: int, *, today: date) -> list[dict[str, Any]]:
+    """Return cash by currency: ledger, settled, and what trades not yet settled will bring or take."""
+    rows = sql.rows(
+        """
+        SELECT c.currency, c.balance,
+          coalesce(sum(e.amount) FILTER (WHERE e.amount > 0), 0) AS coming, coalesce(-sum(e.amount) FILTER (WHERE e.amount < 0), 0) AS going
+        FROM portfolio_cashbalance c
+        LEFT JOIN (portfolio_trade t JOIN portfolio_ledgertransaction x ON x.source_kind = t.source_kind AND x.source_id = t.source_id
+                   JOIN portfolio_ledgerentry e ON e.transaction_id = x.id AND e.code = 'cash')
+          ON t.account_id = c.account_id AND e.currency = c.currency AND t.settle_date > %s
+        WHERE c.account_id = %s GROUP BY c.currency, c.balance ORDER BY c.currency
+        """,
+        [today, account_id],
+    )
+    return [
+        {
+            "currency": r["currency"],
+            "ledger": text(r["balance"]),
+            "settled": text(r["balance"] - r["coming"] + r["going"]),
+            "unsettled_in": text(r["coming"]),
+            "unsettled_out": text(r["going"]),
+        }
+        for r in rows
+    ]
+
+
+def lots_of(account_id: int) -> list[dict[str, Any]]:
+    """Return open lots, oldest first within a symbol."""
+    instruments = market.instruments()
+    rows = Lot.objects.filter(account_id=account_id).exclude(remaining=0).order_by("instrument_id", "opened_at", "id")
+    return [
+        {
+            "id": str(lot.id),
+            "symbol": instruments[lot.instrument_id].symbol,
+            "opened_at": rfc3339(lot.opened_at),
+            "price": text(lot.price),
+            "quantity": text(lot.quantity),
+            "remaining": text(lot.remaining),
+        }
+        for lot in rows
+    ]
+
+
+def ledger_of(account_id: int, *, before: UUID | None, limit: int) -> list[dict[str, Any]]:
+    """Return ledger lines with their transactions, newest first, older than the entry `before`."""
+    rows = LedgerEntry.objects.filter(account_id=account_id).select_related("transaction", "instrument", "broker")
+    if before:
+        rows = rows.filter(id__lt=before)
+    return [
+        {
+            "id": str(e.id),
+            "transaction": str(e.transaction_id),
+            "source_kind": e.transaction.source_kind,
+            "source_id": str(e.transaction.source_id),
+            "at": rfc3339(e.transaction.at),
+            "account_code": e.code,
+            "currency": e.currency,
+            "amount": text(e.amount),
+            "symbol": e.instrument.symbol if e.instrument else None,
+            "broker": e.broker.code if e.broker else None,
+            "quantity": text(e.quantity),
+            "note": e.transaction.note,
+        }
+        for e in rows.order_by("-id")[:limit]
+    ]
+
+
+def pnl_of(account_id: int) -> dict[str, Any]:
+    """Return an account's P&L by currency: realised, unrealised, the day's, fees, and how many positions have no price."""
+    totals: dict[str, dict[str, Decimal]] = {}
+    unpriced = 0
+    for row in positions_of(account_id):
+        bucket = totals.setdefault(str(row["currency"]), dict.fromkeys(("realized", "unrealized", "day", "fees"), ZERO))
+        bucket["realized"] += Decimal(row["realized_pnl"])
+        bucket["fees"] += Decimal(row["fees"])
+        if row["unrealized_pnl"] is None:
+            unpriced += row["quantity"] != "0"
+            continue
+        bucket["unrealized"] += Decimal(row["unrealized_pnl"])
+        bucket["day"] += Decimal(row["day_pnl"])
+    return {
+        "currencies": [{"currency": c, **{k: text(v) for k, v in b.items()}} for c, b in sorted(totals.items())],
+        "unpriced_positions": unpriced,
+    }
