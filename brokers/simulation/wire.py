@@ -1,91 +1,69 @@
-"""What travels between a desk and a simulated broker: one JSON object a line, numbers as strings.
+"""The simulated brokers' protocol: one JSON object a line over TCP, decimals as strings, times in UTC.
 
-A connection starts with `hello` (version, broker, key, purpose). Purposes: `orders` (submit and look-ups),
-`stream` (numbered frames of reports), `market` (quotes in), `admin` (scripts of tests: lies, busts, the book).
+A connection starts with `Hello` and is of one kind: `orders` (requests and replies), `stream` (numbered frames of
+reports out, heartbeats between), `market` (quotes in) or `admin` (what only tests and the demo may do).
 
-**What an answer proves.** Of one message's result only these are proof, and a venue never lies in them:
-200 (taken, under `broker_order_id`), 409 (the id was taken before; `broker_order_id` and `status` of that
-order), 422 (refused, will never be acted on), and 429 or 408 *with* `"accepted": false` (not taken now).
-Any other code, a 429 or 408 without that field, and a lost reply prove nothing.
+Codes of an answer: 200 taken; 422 rejected, and that is documented as proof; 409 an order of this client id is
+here already, its state comes along; 429 over the rate, and only with `accepted: false` a proof that the message
+was not taken. Any other code proves nothing.
 """
 
+from __future__ import annotations
+
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 VERSION = 1
-ACCEPTED, TOO_LATE_TO_ACT, DUPLICATE, REFUSED, THROTTLED = 200, 408, 409, 422, 429
-MESSAGES_MAX = 1_000
-LINE_BYTES_MAX = 8 * 1024 * 1024
-HEARTBEAT_SECONDS = 1.0
+TAKEN, DUPLICATE, REJECTED, TOO_MANY, FAILED = 200, 409, 422, 429, 500
+FRAME_REPORTS_MAX = 250
 
 
-class New(Struct, tag_field="type", tag="new", gc=False):
-    """A new order."""
+class Hello(msgspec.Struct):
+    """The first line of a connection."""
 
+    type: str
+    broker: str = ""
+    key: str = ""
+    hello: int = VERSION
+    after: int | None = None  # stream: resume behind this frame; None: from now
+
+
+class Message(msgspec.Struct, omit_defaults=True):
+    """An order, a cancel or a replace: `kind` new, cancel, replace."""
+
+    kind: str
     client_order_id: str
     account: str
     symbol: str
     side: str
-    quantity: Decimal
-    order_type: str
-    time_in_force: str
+    quantity: Decimal = Decimal(0)
+    order_type: str = ""
+    time_in_force: str = "day"
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
-    expire_at: str | None = None
-
-
-class Cancel(Struct, tag_field="type", tag="cancel", gc=False):
-    """A request to end an order."""
-
-    client_order_id: str
-    orig_client_order_id: str
+    expire_at: datetime | None = None
+    display_quantity: Decimal | None = None
+    orig_client_order_id: str | None = None
     broker_order_id: str | None = None
 
 
-class Replace(Struct, tag_field="type", tag="replace", gc=False):
-    """A request to change an order's terms; every term is given, `quantity` is the new total."""
-
-    client_order_id: str
-    orig_client_order_id: str
-    quantity: Decimal
-    time_in_force: str
-    limit_price: Decimal | None = None
-    stop_price: Decimal | None = None
-    expire_at: str | None = None
-    broker_order_id: str | None = None
-
-
-Message = New | Cancel | Replace
-
-
-class Result(Struct, omit_defaults=True, gc=False):
-    """What became of one message; see the module for what each code proves."""
-
-    code: int
-    client_order_id: str
-    broker_order_id: str | None = None
-    reason: str = ""
-    status: str = ""
-    accepted: bool | None = None
-    retry_after: float | None = None
-
-
-class Fee(Struct, gc=False):
-    """One charge of an execution, in a currency."""
+class Fee(msgspec.Struct):
+    """One charge of an execution."""
 
     kind: str
     amount: Decimal
     currency: str
 
 
-class Event(Struct, omit_defaults=True, gc=False):
-    """One fact about one order: what a report tells, and what the venue needs to rebuild its book from it."""
+class Report(msgspec.Struct, omit_defaults=True):
+    """One execution report; also what the journal keeps, so it tells all that the book must know again."""
 
     kind: str
     client_order_id: str
+    broker_order_id: str
     account: str
     symbol: str
     side: str
@@ -93,9 +71,9 @@ class Event(Struct, omit_defaults=True, gc=False):
     order_quantity: Decimal
     cumulative_quantity: Decimal
     leaves_quantity: Decimal
-    broker_order_id: str
-    executed_at: str
-    event: int = 0
+    executed_at: datetime
+    order_type: str = ""
+    time_in_force: str = ""
     orig_client_order_id: str | None = None
     execution_id: str | None = None
     ref_execution_id: str | None = None
@@ -103,82 +81,55 @@ class Event(Struct, omit_defaults=True, gc=False):
     last_price: Decimal | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
-    fees: list[Fee] | None = None
+    expire_at: datetime | None = None
+    fees: tuple[Fee, ...] | None = None
     text: str = ""
-    order_type: str = ""
-    time_in_force: str = ""
-    expire_at: str | None = None
-    rank: int = 0  # place in the time queue, given on entry and when priority is lost
-    currency: str = ""  # what an execution was paid in
 
 
-class Hello(Struct, tag_field="op", tag="hello"):
-    """The first line of a connection; `after` is for streams: the last sequence number seen."""
+class FrameOut(msgspec.Struct):
+    """Reports that became ready together."""
 
-    version: int
-    broker: str
-    key: str
-    purpose: str
-    after: int | None = None
+    seq: int
+    reports: list[Report]
 
 
-class Submit(Struct, tag_field="op", tag="submit"):
-    """Messages to act on, once; refused with 408 when they arrive after `expires_at` (Unix seconds)."""
+class Request(msgspec.Struct):
+    """One call on an `orders`, `market` or `admin` connection."""
 
-    id: int
-    messages: list[Message]
-    expires_at: float | None = None
-
-
-class LookUp(Struct, tag_field="op", tag="look_up"):
-    """A question for orders by client id."""
-
-    id: int
-    client_order_ids: list[str]
+    op: str
+    id: int = 0
+    messages: list[Message] = []
+    ids: list[str] = []
+    since: datetime | None = None
+    quotes: list[Quote] = []
+    lies: dict[str, Any] | None = None
+    arguments: dict[str, Any] = {}
 
 
-class Query(Struct, tag_field="op", tag="query"):
-    """A question for a list: `open_orders`, `executions` (from `since` on, Unix seconds), `positions`, `cash`."""
-
-    id: int
-    what: str
-    since: float = 0.0
-
-
-class Resend(Struct, tag_field="op", tag="resend"):
-    """On a stream: a wish for frames first..last, which end with a line `{"resent": last}`."""
-
-    first: int
-    last: int
-
-
-class Quote(Struct, array_like=True, gc=False):
-    """The market of one symbol; sizes in units, None when not known."""
+class Quote(msgspec.Struct, array_like=True):
+    """The market of one symbol; a size of None has no limit."""
 
     symbol: str
     bid: Decimal
     ask: Decimal
     bid_size: Decimal | None = None
     ask_size: Decimal | None = None
-    at: float = 0.0
+    last: Decimal | None = None
 
 
-class Quotes(Struct, tag_field="op", tag="quotes"):
-    """New markets."""
+class Answer(msgspec.Struct, omit_defaults=True):
+    """What became of one message."""
 
-    id: int
-    quotes: list[Quote]
-
-
-class Admin(Struct, tag_field="op", tag="admin"):
-    """An order of a test's script; see `brokers.simulation.admin`."""
-
-    id: int
-    act: str
-    args: dict[str, Any] = {}
+    client_order_id: str
+    code: int
+    broker_order_id: str | None = None
+    reason: str = ""
+    accepted: bool | None = None
+    retry_after: float | None = None
+    status: str = ""  # 409: the state of the order that is here already
 
 
-Request = Hello | Submit | LookUp | Query | Resend | Quotes | Admin
-
-read_request = msgspec.json.Decoder(Request).decode
-encode = msgspec.json.Encoder(decimal_format="string").encode
+encode = msgspec.json.Encoder().encode
+decode_hello = msgspec.json.Decoder(Hello).decode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_frame = msgspec.json.Decoder(FrameOut).decode
