@@ -86,7 +86,13 @@ def keep_raw(broker_id: int, messages: Sequence[tuple[bytes, int | None, str]], 
     """Keep bytes as received, with their sequence and, where they could not be read, the error. Repeats are kept once."""
     rows = [
         RawMessage(
-            id=uuid7(), broker_id=broker_id, sequence=sequence, digest=sha256(raw).digest(), raw=raw, error=error, received_at=at
+            id=uuid7(),
+            broker_id=broker_id,
+            sequence=sequence,
+            digest=sha256(raw).digest(),
+            raw=raw,
+            error=error,
+            received_at=at,
         )
         for raw, sequence, error in messages
     ]

@@ -58,9 +58,7 @@ def brokers_by_code() -> dict[str, BrokerRef]:
 def listings() -> dict[tuple[int, int], ListingRef]:
     """Return all listings by (broker id, instrument id)."""
     fields = ("instrument_id", "broker_id", "symbol", "tick_size", "lot_size", "shortable", "active")
-    return _cached(
-        "listings", lambda: {(r[1], r[0]): ListingRef(*r) for r in Listing.objects.values_list(*fields)}
-    )
+    return _cached("listings", lambda: {(r[1], r[0]): ListingRef(*r) for r in Listing.objects.values_list(*fields)})
 
 
 def fee_schedules() -> dict[tuple[int, str], list[tuple[date, list[dict[str, Any]]]]]:

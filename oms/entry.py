@@ -29,7 +29,12 @@ from oms.runtime.throttle import Budget, take
 from orders import operations as desk
 from orders.domain.tickets import Ticket, parse_ticket
 
-PATHS = {"/api/v1/orders": False, "/api/v1/orders/": False, "/api/v1/orders/batch": True, "/api/v1/orders/batch/": True}
+PATHS = {
+    "/api/v1/orders": False,
+    "/api/v1/orders/": False,
+    "/api/v1/orders/batch": True,
+    "/api/v1/orders/batch/": True,
+}
 """Address to whether it takes a batch."""
 BATCH_MAX = 1_000
 GATHER_MAX = 500
@@ -100,7 +105,9 @@ class OrderEntry:
             status, answer, replayed = 503, json.dump_bytes(problem), False
         except Exception:
             log.exception("order_entry_failed")
-            problem = rest.problem(500, "internal_error", "Something went wrong here; the correlation id leads to the log.")
+            problem = rest.problem(
+                500, "internal_error", "Something went wrong here; the correlation id leads to the log."
+            )
             status, answer, replayed = 500, json.dump_bytes(problem), False
         await _respond(send, status, answer, budget, correlation, replayed=replayed)
 
@@ -184,7 +191,11 @@ def _authenticate(token: str) -> Caller | None:
             fresh = row.expiry is None or row.expiry > datetime.now(UTC)
             if constant_time_compare(digest, row.digest) and fresh and row.user.is_active:
                 roles = rest.roles_of(row.user)
-                return Caller(rest.actor_for(row.user, automated=True), "trader" in roles, time.monotonic() + TOKEN_SECONDS)
+                return Caller(
+                    rest.actor_for(row.user, automated=True),
+                    "trader" in roles,
+                    time.monotonic() + TOKEN_SECONDS,
+                )
     except (OperationalError, InterfaceError):
         connection.close()
         raise

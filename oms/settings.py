@@ -107,7 +107,9 @@ USE_TZ = True
 USE_I18N = False
 
 PASSWORD_HASHERS = [
-    "django.contrib.auth.hashers.Argon2PasswordHasher" if ENVIRONMENT != "test" else "django.contrib.auth.hashers.MD5PasswordHasher",
+    "django.contrib.auth.hashers.Argon2PasswordHasher"
+    if ENVIRONMENT != "test"
+    else "django.contrib.auth.hashers.MD5PasswordHasher",
 ]
 CSRF_FAILURE_VIEW = "oms.runtime.http.forged"
 LOGIN_URL = "/login/"
@@ -144,7 +146,10 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
 }
-REST_KNOX = {"TOKEN_TTL": None if not PRODUCTION else __import__("datetime").timedelta(days=90), "TOKEN_PREFIX": ""}
+REST_KNOX = {
+    "TOKEN_TTL": None if not PRODUCTION else __import__("datetime").timedelta(days=90),
+    "TOKEN_PREFIX": "",
+}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Order management",
     "VERSION": "1",

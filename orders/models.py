@@ -25,7 +25,11 @@ class Lifecycle(StateMachineModel):
     class Meta:
         abstract = True
 
-    @transition(field=status, source=[OrdStatus.PENDING_NEW, OrdStatus.HELD, OrdStatus.SUSPENDED], target=OrdStatus.NEW)
+    @transition(
+        field=status,
+        source=[OrdStatus.PENDING_NEW, OrdStatus.HELD, OrdStatus.SUSPENDED],
+        target=OrdStatus.NEW,
+    )
     def acknowledge(self) -> None:
         """The broker took it, or a hold was lifted after one did."""
 
@@ -115,7 +119,8 @@ def _quantity_rules(table: str) -> list[models.CheckConstraint]:
     return [
         models.CheckConstraint(condition=Q(status__in=_ANY), name=f"{table}_status_known"),
         models.CheckConstraint(
-            condition=Q(filled_quantity__lte=F("quantity")) | Q(overfilled=True), name=f"{table}_not_overfilled"
+            condition=Q(filled_quantity__lte=F("quantity")) | Q(overfilled=True),
+            name=f"{table}_not_overfilled",
         ),
         models.CheckConstraint(
             condition=Q(status__in=closed, leaves_quantity=0)
@@ -124,7 +129,10 @@ def _quantity_rules(table: str) -> list[models.CheckConstraint]:
             name=f"{table}_leaves_add_up",
         ),
         *bounded(
-            table, positive=("quantity",), not_negative=("filled_quantity", "leaves_quantity"), any_sign=("filled_amount",)
+            table,
+            positive=("quantity",),
+            not_negative=("filled_quantity", "leaves_quantity"),
+            any_sign=("filled_amount",),
         ),
     ]
 
@@ -269,12 +277,17 @@ class Submission(models.Model):
                 name="one_new_in_flight",
             ),
             models.CheckConstraint(
-                condition=Q(state="prepared") | Q(sent_at__isnull=False) | Q(state="not_sent"), name="sent_has_a_time"
+                condition=Q(state="prepared") | Q(sent_at__isnull=False) | Q(state="not_sent"),
+                name="sent_has_a_time",
             ),
         ]
         indexes = [
             models.Index(fields=["broker", "due_at"], condition=Q(state="prepared"), name="submission_due"),
-            models.Index(fields=["broker", "due_at"], condition=Q(state__in=["sent", "unknown"]), name="submission_open"),
+            models.Index(
+                fields=["broker", "due_at"],
+                condition=Q(state__in=["sent", "unknown"]),
+                name="submission_open",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -146,7 +146,12 @@ FILTERS = {
 
 
 def list_orders(
-    account_ids: Iterable[int], filters: dict[str, Any], *, before: UUID | None, limit: int, open_only: bool = False
+    account_ids: Iterable[int],
+    filters: dict[str, Any],
+    *,
+    before: UUID | None,
+    limit: int,
+    open_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Return orders of the accounts, newest first, that are older than `before`."""
     rows = Order.objects.filter(account_id__in=list(account_ids), **{FILTERS[k]: v for k, v in filters.items()})

@@ -111,7 +111,11 @@ def _effect(fill: Fill, undone: dict[UUID, Trade]) -> tuple[Decimal, Decimal, De
         quantity = value = fees = ZERO
     if fill.ref_source_id:
         old = undone[fill.ref_source_id]
-        quantity, value, fees = quantity - old.quantity, value - money(old.quantity * old.price), fees - old.fees
+        quantity, value, fees = (
+            quantity - old.quantity,
+            value - money(old.quantity * old.price),
+            fees - old.fees,
+        )
     return quantity, value, fees
 
 
@@ -204,9 +208,7 @@ def _count_day(position: Position, fill: Fill, quantity: Decimal, value: Decimal
         position.day_amount += value
 
 
-def _write(
-    postings: Sequence[tuple[Fill, list[Line]]], states: dict[Pair, _State], at: datetime
-) -> None:
+def _write(postings: Sequence[tuple[Fill, list[Line]]], states: dict[Pair, _State], at: datetime) -> None:
     trades, transactions, entries = [], [], []
     held: dict[tuple[int, int, int], Decimal] = defaultdict(lambda: ZERO)
     cash: dict[tuple[int, str], Decimal] = defaultdict(lambda: ZERO)

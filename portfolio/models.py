@@ -163,7 +163,9 @@ class Lot(models.Model):
         constraints = bounded("lot", any_sign=("quantity", "remaining", "price"))
         indexes = [
             models.Index(
-                fields=["account", "instrument", "opened_at"], condition=~models.Q(remaining=0), name="lot_open"
+                fields=["account", "instrument", "opened_at"],
+                condition=~models.Q(remaining=0),
+                name="lot_open",
             )
         ]
 

@@ -34,7 +34,16 @@ def _source_of(account: str, key: str) -> UUID:
 
 @in_transaction
 def transfer(
-    *, account: str, kind: str, currency: str, amount: Decimal, to: str, reason: str, key: str, actor: Actor, at: datetime
+    *,
+    account: str,
+    kind: str,
+    currency: str,
+    amount: Decimal,
+    to: str,
+    reason: str,
+    key: str,
+    actor: Actor,
+    at: datetime,
 ) -> UUID:
     """Move cash in, out, or between accounts; return the ledger transaction's id, the first one's on a repeat.
 
@@ -47,11 +56,15 @@ def transfer(
         raise Invalid("not_positive", "The amount must be above zero.", field="amount")
     if (kind == "journal") == (not to) or to == account:
         raise Invalid("unknown_account", "A journal names the other account in `to`; others have none.", field="to")
-    rows = {a.code: a for a in Account.objects.filter(code__in=[account, to]).order_by("id").select_for_update(no_key=True)}
+    rows = {
+        a.code: a for a in Account.objects.filter(code__in=[account, to]).order_by("id").select_for_update(no_key=True)
+    }
     for field, code in (("account", account), ("to", to)):
         if code and code not in rows:
             raise Invalid("unknown_account", "No such account.", field=field)
-    note = f"{kind} {decimals.text(amount)} {currency}" + (f" to {to}" if to else "") + (f": {reason}" if reason else "")
+    note = (
+        f"{kind} {decimals.text(amount)} {currency}" + (f" to {to}" if to else "") + (f": {reason}" if reason else "")
+    )
     source = _source_of(account, key)
     earlier = LedgerTransaction.objects.filter(source_kind="transfer", source_id=source).first()
     if earlier is not None:
@@ -75,7 +88,8 @@ def transfer(
 
 def _require_cash(account: Account, currency: str, amount: Decimal) -> None:
     row = sql.run(
-        "SELECT balance FROM portfolio_cashbalance WHERE account_id = %s AND currency = %s", [account.id, currency]
+        "SELECT balance FROM portfolio_cashbalance WHERE account_id = %s AND currency = %s",
+        [account.id, currency],
     ).fetchone()
     if (row[0] if row else decimals.ZERO) < amount:
         raise Conflict("insufficient_cash", f"The account holds less than that in {currency}.")
@@ -106,8 +120,20 @@ def _post_cash(
         ]
     )  # fmt: skip
     add_cash({(account.id, currency): amount})
-    data = {"transfer": str(transaction.id), "kind": kind, "currency": currency, "amount": decimals.text(amount), "note": note}
-    entry = Entry(account_stream(account.code), f"cash.{kind}", str(transaction.id), json.dumps({"data": data}), "position")
+    data = {
+        "transfer": str(transaction.id),
+        "kind": kind,
+        "currency": currency,
+        "amount": decimals.text(amount),
+        "note": note,
+    }
+    entry = Entry(
+        account_stream(account.code),
+        f"cash.{kind}",
+        str(transaction.id),
+        json.dumps({"data": data}),
+        "position",
+    )
     journal.append([entry], actor=actor, at=at)
     return transaction.id
 
@@ -121,14 +147,24 @@ def reverse_transfer(transaction_id: UUID, *, reason: str, actor: Actor, at: dat
     account = Account.objects.select_for_update(no_key=True).get(id=original.account_id)
     entries = list(LedgerEntry.objects.filter(transaction_id=original.id))
     reversal = LedgerTransaction(
-        id=uuid7(), account_id=account.id, source_kind="reversal", source_id=original.id, at=at, note=reason[:200]
+        id=uuid7(),
+        account_id=account.id,
+        source_kind="reversal",
+        source_id=original.id,
+        at=at,
+        note=reason[:200],
     )
     with refine(ledger_source_unique=Conflict("already_reversed", "This transfer was reversed before.")):
         sql.insert([reversal])
     sql.insert(
         [
             LedgerEntry(
-                id=uuid7(), transaction_id=reversal.id, account_id=account.id, code=e.code, currency=e.currency, amount=-e.amount
+                id=uuid7(),
+                transaction_id=reversal.id,
+                account_id=account.id,
+                code=e.code,
+                currency=e.currency,
+                amount=-e.amount,
             )
             for e in entries
         ]
@@ -138,7 +174,9 @@ def reverse_transfer(transaction_id: UUID, *, reason: str, actor: Actor, at: dat
             add_cash({(account.id, entry.currency): -entry.amount})
     body = json.dumps({"data": {"transfer": str(original.id), "reversal": str(reversal.id), "reason": reason}})
     journal.append(
-        [Entry(account_stream(account.code), "cash.reversed", str(original.id), body, "position")], actor=actor, at=at
+        [Entry(account_stream(account.code), "cash.reversed", str(original.id), body, "position")],
+        actor=actor,
+        at=at,
     )
     return reversal.id
 
@@ -169,9 +207,7 @@ def grant(*, account: str, user: str, expires_at: datetime | None, actor: Actor,
         raise Invalid("unknown_account" if owner is None else "unknown_user", "No such account or user.", field="user")
     row, _ = AccountGrant.objects.update_or_create(user=trader, account=owner, defaults={"expires_at": expires_at})
     data = {"account": account, "user": user, "expires_at": json.rfc3339_or_none(expires_at)}
-    journal.append(
-        [Entry(SYSTEM_STREAM, "account.granted", account, json.dumps({"data": data}))], actor=actor, at=at
-    )
+    journal.append([Entry(SYSTEM_STREAM, "account.granted", account, json.dumps({"data": data}))], actor=actor, at=at)
     return row
 
 
@@ -198,7 +234,10 @@ def add_broker(
         _link(account, broker, accounts[account.code] or account.code)
     for asset_class, items in (settings.get("fees") or {}).items():
         FeeSchedule.objects.update_or_create(
-            broker=broker, asset_class=asset_class, effective_from=at.date().replace(month=1, day=1), defaults={"items": items}
+            broker=broker,
+            asset_class=asset_class,
+            effective_from=at.date().replace(month=1, day=1),
+            defaults={"items": items},
         )
     data = {"broker": code, "adapter": adapter}
     journal.append([Entry(SYSTEM_STREAM, "broker.added", code, json.dumps({"data": data}))], actor=actor, at=at)

@@ -88,7 +88,9 @@ def _valued(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], dict[str, A
     quotes = market.quotes({r["instrument_id"] for r in rows}) if rows else {}
     now = datetime.now(UTC)
     return {
-        (r["account_id"], r["instrument_id"]): _position(r, instruments[r["instrument_id"]], quotes.get(r["instrument_id"]), now)
+        (r["account_id"], r["instrument_id"]): _position(
+            r, instruments[r["instrument_id"]], quotes.get(r["instrument_id"]), now
+        )
         for r in rows
     }
 

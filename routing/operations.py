@@ -69,7 +69,11 @@ def _health() -> dict[int, tuple[Any, ...]]:
 
 
 def _venue(
-    broker: BrokerRef, request: RouteRequest, quote: QuoteRef | None, health: dict[int, tuple[Any, ...]], at: datetime
+    broker: BrokerRef,
+    request: RouteRequest,
+    quote: QuoteRef | None,
+    health: dict[int, tuple[Any, ...]],
+    at: datetime,
 ) -> Venue:
     listing = brokers.listings().get((broker.id, request.instrument.id))
     abilities = capabilities_of(broker.adapter, broker.settings)
@@ -88,7 +92,9 @@ def _venue(
         open_until=open_until,
         failures=failures,
         ack_ms=ack_ms,
-        fee=estimated_fee(broker.id, request.instrument, request.side, request.quantity, quote, request.limit_price, at),
+        fee=estimated_fee(
+            broker.id, request.instrument, request.side, request.quantity, quote, request.limit_price, at
+        ),
     )
 
 

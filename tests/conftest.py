@@ -83,7 +83,13 @@ def ticket(text: str, **more: Any) -> Any:
     from orders.domain.tickets import parse_ticket
 
     side, quantity, symbol, *rest = text.split()
-    raw: dict[str, Any] = {"account": "MAIN", "symbol": symbol, "side": side, "quantity": quantity, "order_type": "market"}
+    raw: dict[str, Any] = {
+        "account": "MAIN",
+        "symbol": symbol,
+        "side": side,
+        "quantity": quantity,
+        "order_type": "market",
+    }
     if rest and rest[0] in ("limit", "stop"):
         raw |= {"order_type": rest[0], f"{rest[0]}_price": rest[1]}
         rest = rest[2:]
@@ -120,7 +126,13 @@ def _make_desk(users: Any) -> Desk:
     adapters.ADAPTERS["scripted"] = "tests.scripted"
     at = datetime.now(UTC)
     people = {n: users.objects.create_user(n, password="demo") for n in ("alice", "otto", "rita", "oona", "omar")}
-    for name, role in {"alice": "trader", "otto": "trader", "rita": "risk", "oona": "ops", "omar": "ops"}.items():
+    for name, role in {
+        "alice": "trader",
+        "otto": "trader",
+        "rita": "risk",
+        "oona": "ops",
+        "omar": "ops",
+    }.items():
         people[name].groups.add(Group.objects.get_or_create(name=role)[0])
     instruments = [
         Instrument(symbol="AAPL", asset_class="equity", currency="USD", tick_size="0.01", lot_size="1"),
@@ -136,7 +148,9 @@ def _make_desk(users: Any) -> Desk:
     for code in ("NEAR", "FAR"):
         broker = Broker.objects.create(code=code, adapter="scripted", settings={"name": code})
         BrokerLink.objects.create(
-            account=account, broker=broker, broker_account=BrokerAccount.objects.create(broker=broker, external_id="A1")
+            account=account,
+            broker=broker,
+            broker_account=BrokerAccount.objects.create(broker=broker, external_id="A1"),
         )
         Listing.objects.bulk_create(
             Listing(instrument=i, broker=broker, symbol=i.symbol, tick_size=i.tick_size, lot_size=i.lot_size)
@@ -150,7 +164,11 @@ def _make_desk(users: Any) -> Desk:
         )  # fmt: skip
     queries.forget_cache()
     made = Desk(
-        **people, account=account, near=scripted.build({"name": "NEAR"}), far=scripted.build({"name": "FAR"}), at=at
+        **people,
+        account=account,
+        near=scripted.build({"name": "NEAR"}),
+        far=scripted.build({"name": "FAR"}),
+        at=at,
     )
     portfolio.transfer(
         account=account.code, kind="deposit", currency="USD", amount=Decimal(1_000_000), to="", reason="opening",

@@ -53,7 +53,12 @@ class Scripted:
                 self.taken[message.client_order_id] = message
             broker_id = f"B-{message.client_order_id[-8:]}" if outcome is Outcome.ACCEPTED else None
             answers.append(
-                Answer(client_order_id=message.client_order_id, outcome=outcome, broker_order_id=broker_id, reason="as told")
+                Answer(
+                    client_order_id=message.client_order_id,
+                    outcome=outcome,
+                    broker_order_id=broker_id,
+                    reason="as told",
+                )
             )
         return answers
 
@@ -79,7 +84,12 @@ class Scripted:
             cumulative_quantity=Decimal(0),
             leaves_quantity=order.quantity,
         )
-        return Lookup(client_order_id=client_order_id, found=state, authoritative=True, reports=(self.report("new", order),))
+        return Lookup(
+            client_order_id=client_order_id,
+            found=state,
+            authoritative=True,
+            reports=(self.report("new", order),),
+        )
 
     def report(self, kind: str, order: Message, **more: Any) -> Report:
         """Return a report about a message this broker was sent."""

@@ -1,7 +1,8 @@
 """What a broker charges: one function for the estimate, the booking and the comparison with the bill.
 
-A schedule is a list of items. Kinds: `per_share` {rate, min?, max_percent?} per unit traded; `percent` {rate} as a
-fraction of the value; `per_order` {amount}, charged with each fill. A negative rate or amount is a rebate.
+A schedule is a list of items: {kind, basis, rate, min?, max_percent?, side?, currency?}. `kind` names the charge.
+Bases: `per_share`, rate per unit traded; `percent`, rate in percent of the value; `per_order`, the rate as it is with
+each fill. `min` is an amount, `max_percent` a cap in percent of the value. A negative rate is a rebate.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +27,7 @@ def charge(
 ) -> list[FeeCharge]:
     """Return the charges of a fill, in the order of the schedule's items; items of another side are left out.
 
-    Quantity is unsigned. An unknown kind raises `ValueError`: a fee that can't be read must not be taken as none.
+    Quantity is unsigned. An unknown basis raises `ValueError`: a fee that can't be read must not be taken as none.
     """
     charges = []
     for item in items:
@@ -34,22 +35,22 @@ def charge(
             continue
         amount = money(_amount(item, quantity, price))
         if amount:
-            charges.append(FeeCharge(str(item.get("label", item["kind"])), amount, str(item.get("currency", currency))))
+            charges.append(FeeCharge(str(item["kind"]), amount, str(item.get("currency", currency))))
     return charges
 
 
 def _amount(item: Mapping[str, Any], quantity: Decimal, price: Decimal) -> Decimal:
-    kind, value = item["kind"], quantity * price
-    if kind == "percent":
-        amount = value * Decimal(str(item["rate"]))
-    elif kind == "per_share":
-        amount = quantity * Decimal(str(item["rate"]))
-    elif kind == "per_order":
-        amount = Decimal(str(item["amount"]))
+    basis, value, rate = item["basis"], quantity * price, Decimal(str(item["rate"]))
+    if basis == "percent":
+        amount = value * rate / 100
+    elif basis == "per_share":
+        amount = quantity * rate
+    elif basis == "per_order":
+        amount = rate
     else:
-        raise ValueError(f"unknown fee kind {kind!r}")
+        raise ValueError(f"unknown fee basis {basis!r}")
     if item.get("min") is not None:
         amount = max(amount, Decimal(str(item["min"])))
     if item.get("max_percent") is not None:
-        amount = min(amount, value * Decimal(str(item["max_percent"])))
+        amount = min(amount, value * Decimal(str(item["max_percent"])) / 100)
     return amount

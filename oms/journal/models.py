@@ -35,7 +35,10 @@ class Event(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["stream", "sequence"], name="event_sequence_unique")]
-        indexes = [models.Index(fields=["object_id"], name="event_object"), models.Index(fields=["at"], name="event_at")]
+        indexes = [
+            models.Index(fields=["object_id"], name="event_object"),
+            models.Index(fields=["at"], name="event_at"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.object_id}"

@@ -62,6 +62,7 @@ def _lock_heads(names: list[str]) -> dict[str, Stream]:
 
 def _select_heads(names: list[str]) -> dict[str, Stream]:
     rows = sql.run(
-        "SELECT id, name, sequence, head FROM journal_stream WHERE name = ANY(%s) ORDER BY name FOR UPDATE", [names]
+        "SELECT id, name, sequence, head FROM journal_stream WHERE name = ANY(%s) ORDER BY name FOR UPDATE",
+        [names],
     )
     return {name: Stream(id=pk, name=name, sequence=sequence, head=head) for pk, name, sequence, head in rows}

@@ -10,7 +10,6 @@ _lock = threading.Lock()
 _last_tick = 0
 
 
-
 def uuid7() -> UUID:
     """Return a time-ordered UUID (RFC 9562, version 7), strictly rising within this process.
 

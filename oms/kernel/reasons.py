@@ -27,7 +27,10 @@ class Reason(StrEnum):
     HALTED = "halted", "Trading is halted for this scope."
     LIMIT_MISSING = "limit_missing", "A limit that must exist is not set, so nothing may trade."
     NO_ROUTE = "no_route", "No broker can take the order."
-    SHORT_NOT_ALLOWED = "short_not_allowed", "The sale is larger than the position and is not a permitted short sale."
+    SHORT_NOT_ALLOWED = (
+        "short_not_allowed",
+        "The sale is larger than the position and is not a permitted short sale.",
+    )
     ACCOUNT_CLOSED = "account_closed", "The account is closed."
     CHECK_FAILED = "check_failed", "A risk check could not be computed, so the order was stopped."
     APPROVAL_REFUSED = "approval_refused", "The approver said no."

@@ -11,252 +11,662 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('brokers', '0001_initial'),
-        ('portfolio', '0001_initial'),
+        ("brokers", "0001_initial"),
+        ("portfolio", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ChildOrder',
+            name="ChildOrder",
             fields=[
-                ('status', django_fsm.FSMField(choices=[('held', 'held'), ('pending_new', 'pending_new'), ('new', 'new'), ('partially_filled', 'partially_filled'), ('filled', 'filled'), ('done_for_day', 'done_for_day'), ('canceled', 'canceled'), ('pending_cancel', 'pending_cancel'), ('pending_replace', 'pending_replace'), ('stopped', 'stopped'), ('suspended', 'suspended'), ('rejected', 'rejected'), ('expired', 'expired'), ('calculated', 'calculated'), ('denied', 'denied')], default=orders.states.OrdStatus['PENDING_NEW'], max_length=16, protected=True)),
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('client_order_id', models.CharField(max_length=36)),
-                ('broker_order_id', models.CharField(blank=True, max_length=64)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('limit_price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
-                ('stop_price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
-                ('time_in_force', models.CharField(max_length=4)),
-                ('expire_at', models.DateTimeField(null=True)),
-                ('filled_quantity', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('leaves_quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('filled_amount', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('overfilled', models.BooleanField(default=False)),
-                ('ended_as', models.CharField(blank=True, max_length=16)),
-                ('version', models.IntegerField(default=1)),
-                ('created_at', models.DateTimeField()),
-                ('updated_at', models.DateTimeField()),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('broker_account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.brokeraccount')),
+                (
+                    "status",
+                    django_fsm.FSMField(
+                        choices=[
+                            ("held", "held"),
+                            ("pending_new", "pending_new"),
+                            ("new", "new"),
+                            ("partially_filled", "partially_filled"),
+                            ("filled", "filled"),
+                            ("done_for_day", "done_for_day"),
+                            ("canceled", "canceled"),
+                            ("pending_cancel", "pending_cancel"),
+                            ("pending_replace", "pending_replace"),
+                            ("stopped", "stopped"),
+                            ("suspended", "suspended"),
+                            ("rejected", "rejected"),
+                            ("expired", "expired"),
+                            ("calculated", "calculated"),
+                            ("denied", "denied"),
+                        ],
+                        default=orders.states.OrdStatus["PENDING_NEW"],
+                        max_length=16,
+                        protected=True,
+                    ),
+                ),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("client_order_id", models.CharField(max_length=36)),
+                ("broker_order_id", models.CharField(blank=True, max_length=64)),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("limit_price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
+                ("stop_price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
+                ("time_in_force", models.CharField(max_length=4)),
+                ("expire_at", models.DateTimeField(null=True)),
+                (
+                    "filled_quantity",
+                    oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25),
+                ),
+                ("leaves_quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("filled_amount", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("overfilled", models.BooleanField(default=False)),
+                ("ended_as", models.CharField(blank=True, max_length=16)),
+                ("version", models.IntegerField(default=1)),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "broker_account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="brokers.brokeraccount",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Order',
+            name="Order",
             fields=[
-                ('status', django_fsm.FSMField(choices=[('held', 'held'), ('pending_new', 'pending_new'), ('new', 'new'), ('partially_filled', 'partially_filled'), ('filled', 'filled'), ('done_for_day', 'done_for_day'), ('canceled', 'canceled'), ('pending_cancel', 'pending_cancel'), ('pending_replace', 'pending_replace'), ('stopped', 'stopped'), ('suspended', 'suspended'), ('rejected', 'rejected'), ('expired', 'expired'), ('calculated', 'calculated'), ('denied', 'denied')], default=orders.states.OrdStatus['PENDING_NEW'], max_length=16, protected=True)),
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('client_order_id', models.CharField(max_length=64)),
-                ('body_hash', models.BinaryField(max_length=32)),
-                ('placed_sequence', models.BigIntegerField(default=0)),
-                ('side', models.CharField(max_length=10)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('order_type', models.CharField(max_length=24)),
-                ('limit_price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
-                ('stop_price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
-                ('time_in_force', models.CharField(max_length=4)),
-                ('expire_at', models.DateTimeField(null=True)),
-                ('note', models.CharField(blank=True, max_length=200)),
-                ('origin', models.CharField(default='desk', max_length=12)),
-                ('unknown', models.BooleanField(default=False)),
-                ('overfilled', models.BooleanField(default=False)),
-                ('filled_quantity', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('leaves_quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('filled_amount', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('fees', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('reason', models.CharField(blank=True, max_length=32)),
-                ('reason_detail', models.CharField(blank=True, max_length=200)),
-                ('version', models.IntegerField(default=1)),
-                ('created_at', models.DateTimeField()),
-                ('updated_at', models.DateTimeField()),
-                ('decided_at', models.DateTimeField()),
-                ('arrival_bid', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
-                ('arrival_ask', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
-                ('arrival_at', models.DateTimeField(null=True)),
-                ('triggered_at', models.DateTimeField(null=True)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('created_by', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
-                ('directed_broker', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('instrument', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.instrument')),
-                ('parent', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='orders.order')),
-                ('strategy', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='portfolio.strategy')),
+                (
+                    "status",
+                    django_fsm.FSMField(
+                        choices=[
+                            ("held", "held"),
+                            ("pending_new", "pending_new"),
+                            ("new", "new"),
+                            ("partially_filled", "partially_filled"),
+                            ("filled", "filled"),
+                            ("done_for_day", "done_for_day"),
+                            ("canceled", "canceled"),
+                            ("pending_cancel", "pending_cancel"),
+                            ("pending_replace", "pending_replace"),
+                            ("stopped", "stopped"),
+                            ("suspended", "suspended"),
+                            ("rejected", "rejected"),
+                            ("expired", "expired"),
+                            ("calculated", "calculated"),
+                            ("denied", "denied"),
+                        ],
+                        default=orders.states.OrdStatus["PENDING_NEW"],
+                        max_length=16,
+                        protected=True,
+                    ),
+                ),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("client_order_id", models.CharField(max_length=64)),
+                ("body_hash", models.BinaryField(max_length=32)),
+                ("placed_sequence", models.BigIntegerField(default=0)),
+                ("side", models.CharField(max_length=10)),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("order_type", models.CharField(max_length=24)),
+                ("limit_price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
+                ("stop_price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
+                ("time_in_force", models.CharField(max_length=4)),
+                ("expire_at", models.DateTimeField(null=True)),
+                ("note", models.CharField(blank=True, max_length=200)),
+                ("origin", models.CharField(default="desk", max_length=12)),
+                ("unknown", models.BooleanField(default=False)),
+                ("overfilled", models.BooleanField(default=False)),
+                (
+                    "filled_quantity",
+                    oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25),
+                ),
+                ("leaves_quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("filled_amount", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("fees", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("reason", models.CharField(blank=True, max_length=32)),
+                ("reason_detail", models.CharField(blank=True, max_length=200)),
+                ("version", models.IntegerField(default=1)),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                ("decided_at", models.DateTimeField()),
+                ("arrival_bid", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
+                ("arrival_ask", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25, null=True)),
+                ("arrival_at", models.DateTimeField(null=True)),
+                ("triggered_at", models.DateTimeField(null=True)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "directed_broker",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="brokers.broker",
+                    ),
+                ),
+                (
+                    "instrument",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.instrument"
+                    ),
+                ),
+                (
+                    "parent",
+                    models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to="orders.order"),
+                ),
+                (
+                    "strategy",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="portfolio.strategy",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='IdempotencyKey',
+            name="IdempotencyKey",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('key', models.CharField(max_length=128)),
-                ('user', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
-                ('order', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, to='orders.order')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("key", models.CharField(max_length=128)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "order",
+                    models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, to="orders.order"),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Execution',
+            name="Execution",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('broker_execution_id', models.CharField(max_length=64)),
-                ('kind', models.CharField(choices=[('trade', 'Trade'), ('bust', 'Bust'), ('correct', 'Correct')], max_length=8)),
-                ('side', models.CharField(max_length=10)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('fees', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('fee_items', models.JSONField(default=list)),
-                ('settle_date', models.DateField()),
-                ('executed_at', models.DateTimeField()),
-                ('received_at', models.DateTimeField()),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('broker_account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.brokeraccount')),
-                ('child', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='orders.childorder')),
-                ('ref', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, to='orders.execution')),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='executions', to='orders.order')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("broker_execution_id", models.CharField(max_length=64)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("trade", "Trade"), ("bust", "Bust"), ("correct", "Correct")], max_length=8
+                    ),
+                ),
+                ("side", models.CharField(max_length=10)),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("fees", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("fee_items", models.JSONField(default=list)),
+                ("settle_date", models.DateField()),
+                ("executed_at", models.DateTimeField()),
+                ("received_at", models.DateTimeField()),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "broker_account",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="brokers.brokeraccount",
+                    ),
+                ),
+                (
+                    "child",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="executions",
+                        to="orders.childorder",
+                    ),
+                ),
+                (
+                    "ref",
+                    models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, to="orders.execution"),
+                ),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="executions",
+                        to="orders.order",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='childorder',
-            name='order',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='children', to='orders.order'),
+            model_name="childorder",
+            name="order",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="children", to="orders.order"
+            ),
         ),
         migrations.CreateModel(
-            name='Submission',
+            name="Submission",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('new', 'New'), ('cancel', 'Cancel'), ('replace', 'Replace')], max_length=8)),
-                ('client_order_id', models.CharField(max_length=36)),
-                ('message', models.JSONField()),
-                ('reduces', models.BooleanField(default=False)),
-                ('state', models.CharField(choices=[('prepared', 'prepared'), ('sent', 'sent'), ('accepted', 'accepted'), ('rejected', 'rejected'), ('not_sent', 'not_sent'), ('unknown', 'unknown'), ('absent', 'absent')], default=orders.states.SubmissionState['PREPARED'], max_length=8)),
-                ('attempts', models.PositiveIntegerField(default=0)),
-                ('fence', models.BigIntegerField(default=0)),
-                ('owner', models.CharField(blank=True, max_length=64)),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField()),
-                ('sent_at', models.DateTimeField(null=True)),
-                ('due_at', models.DateTimeField()),
-                ('valid_until', models.DateTimeField(null=True)),
-                ('resolved_at', models.DateTimeField(null=True)),
-                ('detail', models.CharField(blank=True, max_length=200)),
-                ('denials', models.JSONField(default=list)),
-                ('log', models.JSONField(default=list)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('child', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='submissions', to='orders.childorder')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("new", "New"), ("cancel", "Cancel"), ("replace", "Replace")], max_length=8
+                    ),
+                ),
+                ("client_order_id", models.CharField(max_length=36)),
+                ("message", models.JSONField()),
+                ("reduces", models.BooleanField(default=False)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("prepared", "prepared"),
+                            ("sent", "sent"),
+                            ("accepted", "accepted"),
+                            ("rejected", "rejected"),
+                            ("not_sent", "not_sent"),
+                            ("unknown", "unknown"),
+                            ("absent", "absent"),
+                        ],
+                        default=orders.states.SubmissionState["PREPARED"],
+                        max_length=8,
+                    ),
+                ),
+                ("attempts", models.PositiveIntegerField(default=0)),
+                ("fence", models.BigIntegerField(default=0)),
+                ("owner", models.CharField(blank=True, max_length=64)),
+                ("lease_until", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField()),
+                ("sent_at", models.DateTimeField(null=True)),
+                ("due_at", models.DateTimeField()),
+                ("valid_until", models.DateTimeField(null=True)),
+                ("resolved_at", models.DateTimeField(null=True)),
+                ("detail", models.CharField(blank=True, max_length=200)),
+                ("denials", models.JSONField(default=list)),
+                ("log", models.JSONField(default=list)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "child",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="submissions",
+                        to="orders.childorder",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='order',
-            index=models.Index(fields=['account', '-id'], name='order_account_newest'),
+            model_name="order",
+            index=models.Index(fields=["account", "-id"], name="order_account_newest"),
         ),
         migrations.AddIndex(
-            model_name='order',
-            index=models.Index(condition=models.Q(('status__in', [orders.states.OrdStatus['DONE_FOR_DAY'], orders.states.OrdStatus['HELD'], orders.states.OrdStatus['NEW'], orders.states.OrdStatus['PARTIALLY_FILLED'], orders.states.OrdStatus['PENDING_CANCEL'], orders.states.OrdStatus['PENDING_NEW'], orders.states.OrdStatus['PENDING_REPLACE'], orders.states.OrdStatus['STOPPED'], orders.states.OrdStatus['SUSPENDED']])), fields=['account', 'instrument'], name='order_open'),
+            model_name="order",
+            index=models.Index(
+                condition=models.Q(
+                    (
+                        "status__in",
+                        [
+                            orders.states.OrdStatus["DONE_FOR_DAY"],
+                            orders.states.OrdStatus["HELD"],
+                            orders.states.OrdStatus["NEW"],
+                            orders.states.OrdStatus["PARTIALLY_FILLED"],
+                            orders.states.OrdStatus["PENDING_CANCEL"],
+                            orders.states.OrdStatus["PENDING_NEW"],
+                            orders.states.OrdStatus["PENDING_REPLACE"],
+                            orders.states.OrdStatus["STOPPED"],
+                            orders.states.OrdStatus["SUSPENDED"],
+                        ],
+                    )
+                ),
+                fields=["account", "instrument"],
+                name="order_open",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.UniqueConstraint(fields=('account', 'client_order_id'), name='order_client_id_unique'),
+            model_name="order",
+            constraint=models.UniqueConstraint(fields=("account", "client_order_id"), name="order_client_id_unique"),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', [orders.states.OrdStatus['CALCULATED'], orders.states.OrdStatus['CANCELED'], orders.states.OrdStatus['DENIED'], orders.states.OrdStatus['DONE_FOR_DAY'], orders.states.OrdStatus['EXPIRED'], orders.states.OrdStatus['FILLED'], orders.states.OrdStatus['HELD'], orders.states.OrdStatus['NEW'], orders.states.OrdStatus['PARTIALLY_FILLED'], orders.states.OrdStatus['PENDING_CANCEL'], orders.states.OrdStatus['PENDING_NEW'], orders.states.OrdStatus['PENDING_REPLACE'], orders.states.OrdStatus['REJECTED'], orders.states.OrdStatus['STOPPED'], orders.states.OrdStatus['SUSPENDED']])), name='order_status_known'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "status__in",
+                        [
+                            orders.states.OrdStatus["CALCULATED"],
+                            orders.states.OrdStatus["CANCELED"],
+                            orders.states.OrdStatus["DENIED"],
+                            orders.states.OrdStatus["DONE_FOR_DAY"],
+                            orders.states.OrdStatus["EXPIRED"],
+                            orders.states.OrdStatus["FILLED"],
+                            orders.states.OrdStatus["HELD"],
+                            orders.states.OrdStatus["NEW"],
+                            orders.states.OrdStatus["PARTIALLY_FILLED"],
+                            orders.states.OrdStatus["PENDING_CANCEL"],
+                            orders.states.OrdStatus["PENDING_NEW"],
+                            orders.states.OrdStatus["PENDING_REPLACE"],
+                            orders.states.OrdStatus["REJECTED"],
+                            orders.states.OrdStatus["STOPPED"],
+                            orders.states.OrdStatus["SUSPENDED"],
+                        ],
+                    )
+                ),
+                name="order_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('filled_quantity__lte', models.F('quantity')), ('overfilled', True), _connector='OR'), name='order_not_overfilled'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("filled_quantity__lte", models.F("quantity")), ("overfilled", True), _connector="OR"
+                ),
+                name="order_not_overfilled",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('leaves_quantity', 0), ('status__in', [orders.states.OrdStatus['CALCULATED'], orders.states.OrdStatus['CANCELED'], orders.states.OrdStatus['DENIED'], orders.states.OrdStatus['EXPIRED'], orders.states.OrdStatus['FILLED'], orders.states.OrdStatus['REJECTED']])), ('status', orders.states.OrdStatus['DONE_FOR_DAY']), models.Q(models.Q(('status__in', [orders.states.OrdStatus['CALCULATED'], orders.states.OrdStatus['CANCELED'], orders.states.OrdStatus['DENIED'], orders.states.OrdStatus['EXPIRED'], orders.states.OrdStatus['FILLED'], orders.states.OrdStatus['REJECTED']]), _negated=True), models.Q(('leaves_quantity', django.db.models.expressions.CombinedExpression(models.F('quantity'), '-', models.F('filled_quantity'))), ('overfilled', True), _connector='OR')), _connector='OR'), name='order_leaves_add_up'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("leaves_quantity", 0),
+                        (
+                            "status__in",
+                            [
+                                orders.states.OrdStatus["CALCULATED"],
+                                orders.states.OrdStatus["CANCELED"],
+                                orders.states.OrdStatus["DENIED"],
+                                orders.states.OrdStatus["EXPIRED"],
+                                orders.states.OrdStatus["FILLED"],
+                                orders.states.OrdStatus["REJECTED"],
+                            ],
+                        ),
+                    ),
+                    ("status", orders.states.OrdStatus["DONE_FOR_DAY"]),
+                    models.Q(
+                        models.Q(
+                            (
+                                "status__in",
+                                [
+                                    orders.states.OrdStatus["CALCULATED"],
+                                    orders.states.OrdStatus["CANCELED"],
+                                    orders.states.OrdStatus["DENIED"],
+                                    orders.states.OrdStatus["EXPIRED"],
+                                    orders.states.OrdStatus["FILLED"],
+                                    orders.states.OrdStatus["REJECTED"],
+                                ],
+                            ),
+                            _negated=True,
+                        ),
+                        models.Q(
+                            (
+                                "leaves_quantity",
+                                django.db.models.expressions.CombinedExpression(
+                                    models.F("quantity"), "-", models.F("filled_quantity")
+                                ),
+                            ),
+                            ("overfilled", True),
+                            _connector="OR",
+                        ),
+                    ),
+                    _connector="OR",
+                ),
+                name="order_leaves_add_up",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', 0), ('quantity__lt', Decimal('1000000000000000'))), name='order_quantity_bounded'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("quantity__gt", 0), ("quantity__lt", Decimal("1000000000000000"))),
+                name="order_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('filled_quantity__gte', 0), ('filled_quantity__lt', Decimal('1000000000000000'))), name='order_filled_quantity_bounded'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("filled_quantity__gte", 0), ("filled_quantity__lt", Decimal("1000000000000000"))),
+                name="order_filled_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('leaves_quantity__gte', 0), ('leaves_quantity__lt', Decimal('1000000000000000'))), name='order_leaves_quantity_bounded'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("leaves_quantity__gte", 0), ("leaves_quantity__lt", Decimal("1000000000000000"))),
+                name="order_leaves_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('filled_amount__gt', Decimal('-1000000000000000')), ('filled_amount__lt', Decimal('1000000000000000'))), name='order_filled_amount_bounded'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("filled_amount__gt", Decimal("-1000000000000000")),
+                    ("filled_amount__lt", Decimal("1000000000000000")),
+                ),
+                name="order_filled_amount_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='idempotencykey',
-            constraint=models.UniqueConstraint(fields=('user', 'key'), name='idempotency_key_unique'),
+            model_name="idempotencykey",
+            constraint=models.UniqueConstraint(fields=("user", "key"), name="idempotency_key_unique"),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.UniqueConstraint(fields=('broker_account', 'broker_execution_id'), name='execution_unique'),
+            model_name="execution",
+            constraint=models.UniqueConstraint(
+                fields=("broker_account", "broker_execution_id"), name="execution_unique"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gte', 0), ('quantity__lt', Decimal('1000000000000000'))), name='execution_quantity_bounded'),
+            model_name="execution",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("quantity__gte", 0), ("quantity__lt", Decimal("1000000000000000"))),
+                name="execution_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.CheckConstraint(condition=models.Q(('price__gt', Decimal('-1000000000000000')), ('price__lt', Decimal('1000000000000000'))), name='execution_price_bounded'),
+            model_name="execution",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("price__gt", Decimal("-1000000000000000")), ("price__lt", Decimal("1000000000000000"))
+                ),
+                name="execution_price_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='execution',
-            constraint=models.CheckConstraint(condition=models.Q(('fees__gt', Decimal('-1000000000000000')), ('fees__lt', Decimal('1000000000000000'))), name='execution_fees_bounded'),
+            model_name="execution",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("fees__gt", Decimal("-1000000000000000")), ("fees__lt", Decimal("1000000000000000"))
+                ),
+                name="execution_fees_bounded",
+            ),
         ),
         migrations.AddIndex(
-            model_name='childorder',
-            index=models.Index(fields=['broker', 'broker_order_id'], name='child_broker_order'),
+            model_name="childorder",
+            index=models.Index(fields=["broker", "broker_order_id"], name="child_broker_order"),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', [orders.states.OrdStatus['CALCULATED'], orders.states.OrdStatus['CANCELED'], orders.states.OrdStatus['DENIED'], orders.states.OrdStatus['DONE_FOR_DAY'], orders.states.OrdStatus['EXPIRED'], orders.states.OrdStatus['FILLED'], orders.states.OrdStatus['HELD'], orders.states.OrdStatus['NEW'], orders.states.OrdStatus['PARTIALLY_FILLED'], orders.states.OrdStatus['PENDING_CANCEL'], orders.states.OrdStatus['PENDING_NEW'], orders.states.OrdStatus['PENDING_REPLACE'], orders.states.OrdStatus['REJECTED'], orders.states.OrdStatus['STOPPED'], orders.states.OrdStatus['SUSPENDED']])), name='child_status_known'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "status__in",
+                        [
+                            orders.states.OrdStatus["CALCULATED"],
+                            orders.states.OrdStatus["CANCELED"],
+                            orders.states.OrdStatus["DENIED"],
+                            orders.states.OrdStatus["DONE_FOR_DAY"],
+                            orders.states.OrdStatus["EXPIRED"],
+                            orders.states.OrdStatus["FILLED"],
+                            orders.states.OrdStatus["HELD"],
+                            orders.states.OrdStatus["NEW"],
+                            orders.states.OrdStatus["PARTIALLY_FILLED"],
+                            orders.states.OrdStatus["PENDING_CANCEL"],
+                            orders.states.OrdStatus["PENDING_NEW"],
+                            orders.states.OrdStatus["PENDING_REPLACE"],
+                            orders.states.OrdStatus["REJECTED"],
+                            orders.states.OrdStatus["STOPPED"],
+                            orders.states.OrdStatus["SUSPENDED"],
+                        ],
+                    )
+                ),
+                name="child_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(('filled_quantity__lte', models.F('quantity')), ('overfilled', True), _connector='OR'), name='child_not_overfilled'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("filled_quantity__lte", models.F("quantity")), ("overfilled", True), _connector="OR"
+                ),
+                name="child_not_overfilled",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('leaves_quantity', 0), ('status__in', [orders.states.OrdStatus['CALCULATED'], orders.states.OrdStatus['CANCELED'], orders.states.OrdStatus['DENIED'], orders.states.OrdStatus['EXPIRED'], orders.states.OrdStatus['FILLED'], orders.states.OrdStatus['REJECTED']])), ('status', orders.states.OrdStatus['DONE_FOR_DAY']), models.Q(models.Q(('status__in', [orders.states.OrdStatus['CALCULATED'], orders.states.OrdStatus['CANCELED'], orders.states.OrdStatus['DENIED'], orders.states.OrdStatus['EXPIRED'], orders.states.OrdStatus['FILLED'], orders.states.OrdStatus['REJECTED']]), _negated=True), models.Q(('leaves_quantity', django.db.models.expressions.CombinedExpression(models.F('quantity'), '-', models.F('filled_quantity'))), ('overfilled', True), _connector='OR')), _connector='OR'), name='child_leaves_add_up'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("leaves_quantity", 0),
+                        (
+                            "status__in",
+                            [
+                                orders.states.OrdStatus["CALCULATED"],
+                                orders.states.OrdStatus["CANCELED"],
+                                orders.states.OrdStatus["DENIED"],
+                                orders.states.OrdStatus["EXPIRED"],
+                                orders.states.OrdStatus["FILLED"],
+                                orders.states.OrdStatus["REJECTED"],
+                            ],
+                        ),
+                    ),
+                    ("status", orders.states.OrdStatus["DONE_FOR_DAY"]),
+                    models.Q(
+                        models.Q(
+                            (
+                                "status__in",
+                                [
+                                    orders.states.OrdStatus["CALCULATED"],
+                                    orders.states.OrdStatus["CANCELED"],
+                                    orders.states.OrdStatus["DENIED"],
+                                    orders.states.OrdStatus["EXPIRED"],
+                                    orders.states.OrdStatus["FILLED"],
+                                    orders.states.OrdStatus["REJECTED"],
+                                ],
+                            ),
+                            _negated=True,
+                        ),
+                        models.Q(
+                            (
+                                "leaves_quantity",
+                                django.db.models.expressions.CombinedExpression(
+                                    models.F("quantity"), "-", models.F("filled_quantity")
+                                ),
+                            ),
+                            ("overfilled", True),
+                            _connector="OR",
+                        ),
+                    ),
+                    _connector="OR",
+                ),
+                name="child_leaves_add_up",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', 0), ('quantity__lt', Decimal('1000000000000000'))), name='child_quantity_bounded'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("quantity__gt", 0), ("quantity__lt", Decimal("1000000000000000"))),
+                name="child_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(('filled_quantity__gte', 0), ('filled_quantity__lt', Decimal('1000000000000000'))), name='child_filled_quantity_bounded'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("filled_quantity__gte", 0), ("filled_quantity__lt", Decimal("1000000000000000"))),
+                name="child_filled_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(('leaves_quantity__gte', 0), ('leaves_quantity__lt', Decimal('1000000000000000'))), name='child_leaves_quantity_bounded'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("leaves_quantity__gte", 0), ("leaves_quantity__lt", Decimal("1000000000000000"))),
+                name="child_leaves_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='childorder',
-            constraint=models.CheckConstraint(condition=models.Q(('filled_amount__gt', Decimal('-1000000000000000')), ('filled_amount__lt', Decimal('1000000000000000'))), name='child_filled_amount_bounded'),
+            model_name="childorder",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("filled_amount__gt", Decimal("-1000000000000000")),
+                    ("filled_amount__lt", Decimal("1000000000000000")),
+                ),
+                name="child_filled_amount_bounded",
+            ),
         ),
         migrations.AddIndex(
-            model_name='submission',
-            index=models.Index(condition=models.Q(('state', 'prepared')), fields=['broker', 'due_at'], name='submission_due'),
+            model_name="submission",
+            index=models.Index(
+                condition=models.Q(("state", "prepared")), fields=["broker", "due_at"], name="submission_due"
+            ),
         ),
         migrations.AddIndex(
-            model_name='submission',
-            index=models.Index(condition=models.Q(('state__in', ['sent', 'unknown'])), fields=['broker', 'due_at'], name='submission_open'),
+            model_name="submission",
+            index=models.Index(
+                condition=models.Q(("state__in", ["sent", "unknown"])),
+                fields=["broker", "due_at"],
+                name="submission_open",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='submission',
-            constraint=models.UniqueConstraint(fields=('broker', 'client_order_id'), name='submission_client_id_unique'),
+            model_name="submission",
+            constraint=models.UniqueConstraint(
+                fields=("broker", "client_order_id"), name="submission_client_id_unique"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='submission',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'new'), ('state__in', ['prepared', 'sent', 'unknown'])), fields=('child',), name='one_new_in_flight'),
+            model_name="submission",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "new"), ("state__in", ["prepared", "sent", "unknown"])),
+                fields=("child",),
+                name="one_new_in_flight",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='submission',
-            constraint=models.CheckConstraint(condition=models.Q(('state', 'prepared'), ('sent_at__isnull', False), ('state', 'not_sent'), _connector='OR'), name='sent_has_a_time'),
+            model_name="submission",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("state", "prepared"), ("sent_at__isnull", False), ("state", "not_sent"), _connector="OR"
+                ),
+                name="sent_has_a_time",
+            ),
         ),
     ]

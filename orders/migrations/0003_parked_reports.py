@@ -5,25 +5,33 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('brokers', '0002_facts_stay'),
-        ('orders', '0002_facts_stay'),
+        ("brokers", "0002_facts_stay"),
+        ("orders", "0002_facts_stay"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ParkedReport',
+            name="ParkedReport",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('waits_for', models.CharField(max_length=80)),
-                ('report', models.JSONField()),
-                ('received_at', models.DateTimeField()),
-                ('applied_at', models.DateTimeField(null=True)),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("waits_for", models.CharField(max_length=80)),
+                ("report", models.JSONField()),
+                ("received_at", models.DateTimeField()),
+                ("applied_at", models.DateTimeField(null=True)),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('applied_at', None)), fields=['broker', 'waits_for'], name='report_parked')],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("applied_at", None)),
+                        fields=["broker", "waits_for"],
+                        name="report_parked",
+                    )
+                ],
             },
         ),
     ]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from brokers import queries as brokers
 from brokers.adapters import capabilities_of
-from brokers.adapters.port import CancelOrder, ReplaceOrder
+from brokers.adapters.port import ReplaceOrder
 from oms.journal import operations as journal
 from oms.kernel import decimals
 from oms.kernel.actor import Actor
@@ -19,10 +19,18 @@ from oms.runtime import doorbell
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
 from orders.models import ChildOrder, Order, Submission
-from orders.operations.recording import Book, lock_book, refold, write
+from orders.operations.recording import (
+    Book,
+    external_account,
+    lock_book,
+    refold,
+    submit,
+    submit_cancel,
+    write,
+)
 from orders.operations.reporting import settle_child
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
-from portfolio.models import Account, BrokerLink
+from portfolio.models import Account
 from risk import operations as risk
 from risk.domain.intents import Intent
 
@@ -38,9 +46,7 @@ def cancel(order_id: UUID, *, actor: Actor, at: datetime, reason: str = "") -> O
 
 
 @in_transaction
-def _cancel(
-    order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str
-) -> tuple[list[Order], list[UUID]]:
+def _cancel(order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str) -> tuple[list[Order], list[UUID]]:
     """Cancel a batch: what no broker has seen ends at once, elsewhere a cancel is sent; closed orders stay."""
     book = lock_book(order_ids)
     changed = []
@@ -51,7 +57,7 @@ def _cancel(
         order.reason, order.reason_detail = Reason.CANCEL_REQUESTED, reason[:200]
         for child in book.children_of(order_id):
             if child.status not in CLOSED:
-                _cancel_child(book, child, order, at)
+                _cancel_child(book, child, at)
         refold(book, order_id, at=at)
         changed.append(order_id)
     entries = write(book, kinds=dict.fromkeys(changed, "order.cancel_requested"))
@@ -62,7 +68,14 @@ def _cancel(
 
 
 def cancel_matching(
-    account_ids: Sequence[int], *, actor: Actor, at: datetime, symbol: str = "", strategy: str = "", side: str = "", reason: str = ""
+    account_ids: Sequence[int],
+    *,
+    actor: Actor,
+    at: datetime,
+    symbol: str = "",
+    strategy: str = "",
+    side: str = "",
+    reason: str = "",
 ) -> int:
     """Cancel every open order of the accounts that fits; return how many were asked to end."""
     rows = Order.objects.filter(account_id__in=account_ids, status__in=sorted(OPEN - {OrdStatus.PENDING_CANCEL}))
@@ -78,7 +91,7 @@ def cancel_matching(
     return len(ids)
 
 
-def _cancel_child(book: Book, child: ChildOrder, order: Order, at: datetime) -> None:
+def _cancel_child(book: Book, child: ChildOrder, at: datetime) -> None:
     unsent = [s for s in book.submissions.get(child.id, []) if s.state == SubmissionState.PREPARED]
     if any(s.kind == Submission.Kind.NEW and s.attempts == 0 for s in unsent):
         for submission in unsent:
@@ -87,16 +100,7 @@ def _cancel_child(book: Book, child: ChildOrder, order: Order, at: datetime) -> 
             book.touched_submissions[submission.id] = submission
         child.ended_as = OrdStatus.CANCELED
     else:
-        identifier = uuid7()
-        message = CancelOrder(
-            client_order_id=broker_client_id(identifier),
-            orig_client_order_id=child.client_order_id,
-            broker_order_id=child.broker_order_id or None,
-            account=_external(order, child),
-            symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
-            side=order.side,
-        )
-        _submit(book, child, order, Submission.Kind.CANCEL, identifier, asdict(message), at, reduces=True)
+        submit_cancel(book, child, at)
     settle_child(book, child, at=at)
 
 
@@ -126,7 +130,7 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
         client_order_id=broker_client_id(identifier),
         orig_client_order_id=child.client_order_id,
         broker_order_id=child.broker_order_id or None,
-        account=_external(order, child),
+        account=external_account(order, child),
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
         quantity=child.quantity + quantity - order.quantity,
@@ -136,7 +140,7 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
         stop_price=stop_price,
         expire_at=order.expire_at,
     )
-    _submit(book, child, order, Submission.Kind.REPLACE, identifier, asdict(message), at, reduces=False)
+    submit(book, child, Submission.Kind.REPLACE, identifier, asdict(message), at, reduces=False)
     settle_child(book, child, at=at)
     refold(book, order_id, at=at)
     entries = write(book, kinds={order_id: "order.replace_requested"})
@@ -152,7 +156,10 @@ def _replaceable(book: Book, order: Order, terms: Terms) -> ChildOrder:
         raise Conflict("order_closed", "The order is closed; place a new one.")
     working = [c for c in book.children_of(order.id) if c.status not in CLOSED]
     if len(working) != 1:
-        raise Conflict("not_replaceable", "The order works at several brokers, or at none; cancel it and place a new one.")
+        raise Conflict(
+            "not_replaceable",
+            "The order works at several brokers, or at none; cancel it and place a new one.",
+        )
     child = working[0]
     if book.pending(child, Submission.Kind.CANCEL) or book.pending(child, Submission.Kind.REPLACE):
         raise Conflict("change_pending", "A cancel or replace is on its way; wait for its answer.")
@@ -170,8 +177,15 @@ def _check_terms(order: Order, terms: Terms) -> None:
         if not decimals.is_multiple(terms.quantity, instrument.lot_size):
             raise Invalid("off_lot", f"Use a multiple of {decimals.text(instrument.lot_size)}.", field="quantity")
         if terms.quantity < order.filled_quantity:
-            raise Invalid("below_filled", "The quantity is below what is filled; cancel the rest instead.", field="quantity")
-    for name, price, types in (("limit_price", terms.limit_price, NEEDS_LIMIT), ("stop_price", terms.stop_price, NEEDS_STOP)):
+            raise Invalid(
+                "below_filled",
+                "The quantity is below what is filled; cancel the rest instead.",
+                field="quantity",
+            )
+    for name, price, types in (
+        ("limit_price", terms.limit_price, NEEDS_LIMIT),
+        ("stop_price", terms.stop_price, NEEDS_STOP),
+    ):
         if price is None:
             continue
         if order.order_type not in types:
@@ -201,31 +215,6 @@ def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, s
         automated=actor.automated,
         directed_broker_code=None,
     )
-
-
-def _external(order: Order, child: ChildOrder) -> str:
-    return BrokerLink.objects.values_list("broker_account__external_id", flat=True).get(
-        account_id=order.account_id, broker_id=child.broker_id
-    )
-
-
-def _submit(
-    book: Book, child: ChildOrder, order: Order, kind: str, identifier: UUID, message: dict[str, object], at: datetime, *, reduces: bool
-) -> None:
-    submission = Submission(
-        id=identifier,
-        child_id=child.id,
-        broker_id=child.broker_id,
-        account_id=order.account_id,
-        kind=kind,
-        client_order_id=message["client_order_id"],
-        message=message,
-        reduces=reduces,
-        created_at=at,
-        due_at=at,
-    )
-    book.submissions.setdefault(child.id, []).append(submission)
-    book.new_submissions.append(submission)
 
 
 def _ring(book: Book) -> None:

@@ -101,11 +101,15 @@ def preview(request: Request, *, at: datetime) -> dict[str, Any]:
         placed = _place_locked([unheard], at=at)[0]
         if placed.problem:
             raise placed.problem
-        checks = sql.run("SELECT approved, reason, checks FROM risk_riskcheck WHERE id = %s", [placed.order_id]).fetchone()
+        checks = sql.run(
+            "SELECT approved, reason, checks FROM risk_riskcheck WHERE id = %s", [placed.order_id]
+        ).fetchone()
         decision = sql.run(
             "SELECT candidates FROM routing_routingdecision WHERE source_id = %s", [placed.order_id]
         ).fetchone()
-        hold = sql.run("SELECT unit_amount * open_quantity, currency FROM risk_hold WHERE id = %s", [placed.order_id]).fetchone()
+        hold = sql.run(
+            "SELECT unit_amount * open_quantity, currency FROM risk_hold WHERE id = %s", [placed.order_id]
+        ).fetchone()
         transaction.set_rollback(True)
     order = json.loads(placed.body)
     candidates = json.loads(decision[0]) if decision else []
@@ -172,7 +176,9 @@ def _drafts(
         if instrument is not None:
             faults += _grid_faults(ticket, instrument)
         if len(request.key) > KEY_LENGTH_MAX:
-            faults.append(Invalid("too_long", f"A key has at most {KEY_LENGTH_MAX} characters.", field="Idempotency-Key"))
+            faults.append(
+                Invalid("too_long", f"A key has at most {KEY_LENGTH_MAX} characters.", field="Idempotency-Key")
+            )
         if faults or account is None or instrument is None:
             answers[index] = Placed(None, "", False, InvalidFields(faults))
             continue
@@ -212,7 +218,11 @@ def _claim_ids(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]
         hits = [known[n] for n in names if n in known]
         twins = [first[n] for n in names if n in first]
         if hits:
-            answers[draft.index] = _replay(draft, hits, found_by_all=len({h[0] for h in hits}) == 1 and _agrees(draft, hits, names, known))
+            answers[draft.index] = _replay(
+                draft,
+                hits,
+                found_by_all=len({h[0] for h in hits}) == 1 and _agrees(draft, hits, names, known),
+            )
         elif twins:
             same = all(t.digest == draft.digest for t in twins)
             # The first of the two is decided below; its answer is filled in after that.
@@ -236,7 +246,8 @@ def _known_orders(drafts: list[_Draft]) -> dict[Any, tuple[UUID, bytes, int, int
         [[d.account.id for d in drafts], [d.client_order_id for d in drafts]],
     )
     known: dict[Any, tuple[UUID, bytes, int, int]] = {
-        ("id", account, client): (pk, bytes(digest), sequence, account) for account, client, pk, digest, sequence in rows
+        ("id", account, client): (pk, bytes(digest), sequence, account)
+        for account, client, pk, digest, sequence in rows
     }
     keyed = [d for d in drafts if d.request.key]
     if keyed:
@@ -315,7 +326,10 @@ def _write(
         by_actor.setdefault(draft.request.actor, []).append((draft, order))
     bodies: dict[UUID, str] = {}
     for actor, pairs in by_actor.items():
-        entries = [order_entry(o, names, "order.denied" if o.status == OrdStatus.DENIED else "order.placed", []) for _, o in pairs]
+        entries = [
+            order_entry(o, names, "order.denied" if o.status == OrdStatus.DENIED else "order.placed", [])
+            for _, o in pairs
+        ]
         for (_, order), event in zip(pairs, journal.append(entries, actor=actor, at=at), strict=True):
             order.placed_sequence = event.sequence
             bodies[order.id] = first_answer(event.body)

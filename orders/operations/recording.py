@@ -1,21 +1,25 @@
 """Writing orders, what follows from it, and the facts that tell it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
+from brokers import queries as brokers
+from brokers.adapters.port import CancelOrder
 from oms.journal.domain import Entry, account_stream
 from oms.kernel import json
 from oms.kernel.decimals import ZERO
+from oms.kernel.ids import broker_client_id, uuid7
+from oms.runtime import sql
+from oms.runtime.transactions import after_commit
 from orders import cache
 from orders.domain.status import order_status
 from orders.models import ChildOrder, Execution, Order, Submission
 from orders.queries import Names, execution_out, order_out, status_of
 from orders.states import CLOSED, OrdStatus, SubmissionState
-from oms.runtime import sql
-from oms.runtime.transactions import after_commit
+from portfolio.models import BrokerLink
 
 PENDING_SUBMISSION = frozenset(
     {SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN, SubmissionState.ACCEPTED}
@@ -50,7 +54,10 @@ class Book:
 
 def lock_accounts(account_ids: Iterable[int]) -> None:
     """Take the first locks of every operation: accounts, ascending."""
-    sql.run("SELECT 1 FROM portfolio_account WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [sorted(set(account_ids))])
+    sql.run(
+        "SELECT 1 FROM portfolio_account WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+        [sorted(set(account_ids))],
+    )
 
 
 def lock_book(order_ids: Iterable[UUID]) -> Book:
@@ -86,7 +93,9 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     order.filled_amount = sum((c.filled_amount for c in children), ZERO)
     order.overfilled = order.filled_quantity > order.quantity
     order.unknown = any(
-        s.state == SubmissionState.UNKNOWN and s.resolved_at is None for c in children for s in book.submissions.get(c.id, [])
+        s.state == SubmissionState.UNKNOWN and s.resolved_at is None
+        for c in children
+        for s in book.submissions.get(c.id, [])
     )
     target = order_status(order.quantity, order.filled_quantity, [OrdStatus(c.status) for c in children])
     # An unknown order may be working whatever its children say: it stays open until there is proof.
@@ -101,12 +110,11 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
 
 def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID, str] | None = None) -> list[Entry]:
     """Write all that changed, one statement a table, and return the journal entries that tell it."""
-    sql.insert(book.new_children)
+    sql.update([book.orders[i] for i in book.touched], ORDER_FIELDS)
+    sql.update([book.children[i] for i in book.touched_children], CHILD_FIELDS)
+    sql.insert(book.new_children)  # after what the old ones gave back: the ceiling counts both
     sql.insert(book.new_submissions)
     sql.insert(executions)
-    sql.update([book.orders[i] for i in book.touched], ORDER_FIELDS)
-    new = {c.id for c in book.new_children}
-    sql.update([book.children[i] for i in book.touched_children if i not in new], CHILD_FIELDS)
     sql.update(list(book.touched_submissions.values()), SUBMISSION_FIELDS)
     names = Names()
     entries = []
@@ -149,6 +157,49 @@ CHILD_FIELDS = (
 SUBMISSION_FIELDS = "state due_at resolved_at detail denials log owner lease_until".split()
 
 
-def open_quantity(order: Order) -> Decimal:
-    """Return what a hold must still cover: all that the order may yet fill."""
-    return order.leaves_quantity
+def external_account(order: Order, child: ChildOrder) -> str:
+    """Return how the child's broker names the order's account."""
+    links = BrokerLink.objects.values_list("broker_account__external_id", flat=True)
+    return links.get(account_id=order.account_id, broker_id=child.broker_id)
+
+
+def submit_cancel(book: Book, child: ChildOrder, at: datetime) -> None:
+    """Leave a cancel of a broker order to be sent."""
+    order = book.orders[child.order_id]
+    identifier = uuid7()
+    message = CancelOrder(
+        client_order_id=broker_client_id(identifier),
+        orig_client_order_id=child.client_order_id,
+        broker_order_id=child.broker_order_id or None,
+        account=external_account(order, child),
+        symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
+        side=order.side,
+    )
+    submit(book, child, Submission.Kind.CANCEL, identifier, asdict(message), at, reduces=True)
+
+
+def submit(
+    book: Book,
+    child: ChildOrder,
+    kind: str,
+    identifier: UUID,
+    message: dict[str, Any],
+    at: datetime,
+    *,
+    reduces: bool,
+) -> None:
+    """Leave a request about a broker order to be sent."""
+    submission = Submission(
+        id=identifier,
+        child_id=child.id,
+        broker_id=child.broker_id,
+        account_id=book.orders[child.order_id].account_id,
+        kind=kind,
+        client_order_id=message["client_order_id"],
+        message=message,
+        reduces=reduces,
+        created_at=at,
+        due_at=at,
+    )
+    book.submissions.setdefault(child.id, []).append(submission)
+    book.new_submissions.append(submission)

@@ -24,7 +24,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.status import ChildFacts, child_status, leaves
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
 from orders.operations.placing import new_child
-from orders.operations.recording import Book, lock_book, move, refold, write
+from orders.operations.recording import Book, lock_book, move, refold, submit_cancel, write
 from orders.queries import Names
 from orders.states import CLOSED, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
@@ -101,7 +101,9 @@ def _owners(broker_id: int, reports: Sequence[Report]) -> dict[str, tuple[UUID, 
 
 
 def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> dict[tuple[int, str], Execution]:
-    ids = {r.execution_id for r in reports if r.execution_id} | {r.ref_execution_id for r in reports if r.ref_execution_id}
+    ids = {r.execution_id for r in reports if r.execution_id} | {
+        r.ref_execution_id for r in reports if r.ref_execution_id
+    }
     if not ids:
         return {}
     accounts = {c.broker_account_id for c in book.children.values()}
@@ -128,13 +130,20 @@ class _Fold:
         log.warning("report_parked", broker=self.broker_id, kind=str(report.kind), waits_for=waits_for)
         body = json.loads(json.dump_bytes(asdict(report)))
         self.parked.append(
-            ParkedReport(id=uuid7(), broker_id=self.broker_id, waits_for=waits_for[:80], report=body, received_at=self.at)
+            ParkedReport(
+                id=uuid7(),
+                broker_id=self.broker_id,
+                waits_for=waits_for[:80],
+                report=body,
+                received_at=self.at,
+            )
         )
 
     def take(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
         """Fold one report into its broker order."""
         if report.broker_order_id and not child.broker_order_id:
             child.broker_order_id = report.broker_order_id
+        self._resurrect(child, submission, report)
         if report.kind in (ReportKind.TRADE, ReportKind.BUST, ReportKind.CORRECT):
             if not self._execution(child, report):
                 return
@@ -150,10 +159,32 @@ class _Fold:
             self._proves_arrival(submission, report)
         self.children[child.id] = child
 
-    def _proves_arrival(self, submission: Submission | None, report: Report) -> None:
-        if submission is None or submission.state not in (SubmissionState.SENT, SubmissionState.UNKNOWN, SubmissionState.ABSENT):
+    def _resurrect(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
+        """Take back a verdict of ours: what was held for absent or unsent lives, so it is shown, and canceled."""
+        if (
+            submission is None
+            or submission.kind != Submission.Kind.NEW
+            or report.kind not in (ReportKind.NEW, ReportKind.TRADE)
+        ):
             return
+        if submission.state not in (SubmissionState.ABSENT, SubmissionState.NOT_SENT):
+            return
+        log.error(
+            "order_resurrected",
+            broker=self.broker_id,
+            child=str(child.id),
+            client_order_id=report.client_order_id,
+        )
+        submission.state, submission.resolved_at = SubmissionState.ACCEPTED, self.at
+        submission.detail = "resurrected: the broker had it after all"
+        self.book.touched_submissions[submission.id] = submission
+        child.ended_as = ""
+        submit_cancel(self.book, child, self.at)
+
+    def _proves_arrival(self, submission: Submission | None, report: Report) -> None:
         rejected = report.kind in (ReportKind.REJECTED, ReportKind.REPLACE_REJECTED)
+        if submission is None or submission.state not in (SubmissionState.SENT, SubmissionState.UNKNOWN):
+            return
         submission.state = SubmissionState.REJECTED if rejected else SubmissionState.ACCEPTED
         if submission.kind == Submission.Kind.NEW or rejected:
             submission.resolved_at = self.at
@@ -179,7 +210,11 @@ class _Fold:
         self.known[key] = execution
         self.executions.append(execution)
         undone = (original.quantity, original.price, original.fees) if original else (ZERO, ZERO, ZERO)
-        now = (ZERO, ZERO, ZERO) if report.kind is ReportKind.BUST else (execution.quantity, execution.price, execution.fees)
+        now = (
+            (ZERO, ZERO, ZERO)
+            if report.kind is ReportKind.BUST
+            else (execution.quantity, execution.price, execution.fees)
+        )
         child.filled_quantity += now[0] - undone[0]
         child.filled_amount += now[0] * now[1] - undone[0] * undone[1]
         self.book.orders[child.order_id].fees += now[2] - undone[2]
@@ -246,13 +281,18 @@ class _Fold:
             instrument = brokers.instruments()[order.instrument_id]
             items = brokers.fee_items(broker_id, instrument.asset_class, on)
             told = tuple(charge(items, side=order.side, quantity=quantity, price=price, currency=instrument.currency))
-        return [{"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told]
+        return [
+            {"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told
+        ]
 
     def _end(self, child: ChildOrder, report: Report) -> None:
         child.ended_as = ENDS[report.kind]
         for kind in (Submission.Kind.CANCEL, Submission.Kind.REPLACE):
             for request in self.book.pending(child, kind):
-                self._resolve(request, SubmissionState.ACCEPTED if kind == Submission.Kind.CANCEL else SubmissionState.REJECTED)
+                self._resolve(
+                    request,
+                    SubmissionState.ACCEPTED if kind == Submission.Kind.CANCEL else SubmissionState.REJECTED,
+                )
         order = self.book.orders[child.order_id]
         if report.kind is ReportKind.REJECTED:
             order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
@@ -286,7 +326,11 @@ class _Fold:
         """Derive statuses, route again what was refused, write everything, book, release, tell."""
         for child in self.children.values():
             settle_child(self.book, child, at=self.at)
-        _route_again(self.book, {c.order_id for c in self.children.values() if c.ended_as == OrdStatus.REJECTED}, self.at)
+        _route_again(
+            self.book,
+            {c.order_id for c in self.children.values() if c.ended_as == OrdStatus.REJECTED},
+            self.at,
+        )
         changed = {c.order_id for c in self.children.values()}
         for order_id in sorted(changed):
             refold(self.book, order_id, at=self.at)
@@ -372,10 +416,15 @@ def _position_entries(touched: Sequence[tuple[int, int]]) -> list[Entry]:
     names = Names()
     rows = positions.positions_out(touched)
     return [
-        Entry(account_stream(names.accounts[account_id]), "position.changed", row["symbol"], json.dumps({"data": row}), "position")
+        Entry(
+            account_stream(names.accounts[account_id]),
+            "position.changed",
+            row["symbol"],
+            json.dumps({"data": row}),
+            "position",
+        )
         for (account_id, _), row in zip(touched, rows, strict=True)
     ]
-
 
 
 def _restore(stored: object) -> Report:

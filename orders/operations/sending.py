@@ -112,7 +112,10 @@ def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
         reached = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for a in answers)
         record(broker, claimed, answers, at=clock())
         health.note_sending(
-            broker.id, reached=reached, ack_ms=(time.monotonic() - started) * 1000 if reached else None, at=clock()
+            broker.id,
+            reached=reached,
+            ack_ms=(time.monotonic() - started) * 1000 if reached else None,
+            at=clock(),
         )
         crash.point("after_record")
         sent += len(claimed)
@@ -127,7 +130,16 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
     sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
     rows = sql.run(_CLAIM, {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}).fetchall()
     claimed = [
-        Claimed(pk, kind, client, fence, attempts, due, sent, msgspec.convert(json.loads(message), _TYPES[kind], strict=False))
+        Claimed(
+            pk,
+            kind,
+            client,
+            fence,
+            attempts,
+            due,
+            sent,
+            msgspec.convert(json.loads(message), _TYPES[kind], strict=False),
+        )
         for pk, kind, client, fence, attempts, due, sent, message in rows
     ]
     claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
@@ -184,7 +196,12 @@ def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], 
             [[i for i, _ in told], [b for _, b in told]],
         )
     outcomes = [[str(c.id), c.fence, str(a.outcome)] for c, a in pairs]
-    entry = Entry(broker_stream(broker.code), "submissions.recorded", broker.code, json.dumps({"data": {"outcomes": outcomes}}))
+    entry = Entry(
+        broker_stream(broker.code),
+        "submissions.recorded",
+        broker.code,
+        json.dumps({"data": {"outcomes": outcomes}}),
+    )
     journal.append([entry], actor=Actor.system("worker"), at=at)
 
 
@@ -220,7 +237,11 @@ def _attempt(claimed: Claimed, answer: Answer, due: datetime) -> dict[str, Any]:
 
 
 def _refusal(claimed: Claimed, answer: Answer) -> Report:
-    kinds = {"new": ReportKind.REJECTED, "cancel": ReportKind.CANCEL_REJECTED, "replace": ReportKind.REPLACE_REJECTED}
+    kinds = {
+        "new": ReportKind.REJECTED,
+        "cancel": ReportKind.CANCEL_REJECTED,
+        "replace": ReportKind.REPLACE_REJECTED,
+    }
     message = claimed.message
     return Report(
         kind=kinds[claimed.kind],
@@ -247,14 +268,14 @@ def mark_unknown(submission_ids: Sequence[UUID], *, at: datetime) -> None:
         refold(book, order_id, at=at)
         if order.unknown == before:
             del book.touched[order_id]
-    journal.append(
-        write(book, kinds=dict.fromkeys(book.touched, "order.unknown")), actor=Actor.system("worker"), at=at
-    )
+    journal.append(write(book, kinds=dict.fromkeys(book.touched, "order.unknown")), actor=Actor.system("worker"), at=at)
 
 
 def give_up(broker: BrokerRef, submission_ids: Sequence[UUID], *, at: datetime) -> None:
     """End what provably never arrived, as if the broker had refused it: the next broker gets its turn."""
-    rows = Submission.objects.filter(id__in=submission_ids, kind=Submission.Kind.NEW).values_list("client_order_id", "message")
+    rows = Submission.objects.filter(id__in=submission_ids, kind=Submission.Kind.NEW).values_list(
+        "client_order_id", "message"
+    )
     reports = [
         Report(
             kind=ReportKind.REJECTED,
@@ -308,9 +329,9 @@ def resolve(broker: BrokerRef, *, clock: Any) -> int:
     if late := _expire_unsent(broker):
         give_up(broker, late, at=clock())
     rows = list(
-        Submission.objects.filter(broker_id=broker.id, state=SubmissionState.UNKNOWN, due_at__lte=clock()).order_by("due_at")[
-            :CLAIM_MAX
-        ]
+        Submission.objects.filter(broker_id=broker.id, state=SubmissionState.UNKNOWN, due_at__lte=clock()).order_by(
+            "due_at"
+        )[:CLAIM_MAX]
     )
     if not rows:
         return 0
@@ -332,7 +353,9 @@ def _postpone(ids: Sequence[UUID], at: datetime) -> None:
     )
 
 
-def _settle(broker: BrokerRef, rows: Sequence[Submission], lookups: dict[str, Lookup], abilities: Any, at: datetime) -> int:
+def _settle(
+    broker: BrokerRef, rows: Sequence[Submission], lookups: dict[str, Lookup], abilities: Any, at: datetime
+) -> int:
     found: list[Report] = []
     settled, absent, wait = 0, [], []
     for row in rows:
@@ -378,7 +401,8 @@ def _note_negative(row: Submission, negative: bool, abilities: Any, at: datetime
         row.denials = [*row.denials, rfc3339(at)][-20:]
     wait = max(float(abilities.visibility_delay_seconds) / 2, 0.5)
     Submission.objects.filter(id=row.id, state=SubmissionState.UNKNOWN).update(
-        denials=row.denials, due_at=at + timedelta(seconds=random.uniform(wait / 2, wait))  # noqa: S311 - jitter
+        denials=row.denials,
+        due_at=at + timedelta(seconds=random.uniform(wait / 2, wait)),  # noqa: S311 - jitter
     )
 
 
@@ -409,5 +433,3 @@ def _mark_absent(ids: Sequence[UUID], at: datetime) -> None:
     Submission.objects.filter(id__in=ids, state=SubmissionState.UNKNOWN).update(
         state=SubmissionState.ABSENT, resolved_at=at
     )
-
-

@@ -9,299 +9,634 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('brokers', '0001_initial'),
+        ("brokers", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Account',
+            name="Account",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('code', models.CharField(max_length=16, unique=True)),
-                ('name', models.CharField(blank=True, max_length=80)),
-                ('base_currency', models.CharField(max_length=12)),
-                ('lot_method', models.CharField(default='fifo', max_length=12)),
-                ('status', models.CharField(choices=[('open', 'Open'), ('closed', 'Closed')], default='open', max_length=8)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("code", models.CharField(max_length=16, unique=True)),
+                ("name", models.CharField(blank=True, max_length=80)),
+                ("base_currency", models.CharField(max_length=12)),
+                ("lot_method", models.CharField(default="fifo", max_length=12)),
+                (
+                    "status",
+                    models.CharField(choices=[("open", "Open"), ("closed", "Closed")], default="open", max_length=8),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Strategy',
+            name="Strategy",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('code', models.CharField(max_length=32, unique=True)),
-                ('active', models.BooleanField(default=True)),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("code", models.CharField(max_length=32, unique=True)),
+                ("active", models.BooleanField(default=True)),
             ],
         ),
         migrations.CreateModel(
-            name='HistoricalAccount',
+            name="HistoricalAccount",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('code', models.CharField(db_index=True, max_length=16)),
-                ('name', models.CharField(blank=True, max_length=80)),
-                ('base_currency', models.CharField(max_length=12)),
-                ('lot_method', models.CharField(default='fifo', max_length=12)),
-                ('status', models.CharField(choices=[('open', 'Open'), ('closed', 'Closed')], default='open', max_length=8)),
-                ('created_at', models.DateTimeField(blank=True, editable=False)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name="ID"),
+                ),
+                ("code", models.CharField(db_index=True, max_length=16)),
+                ("name", models.CharField(blank=True, max_length=80)),
+                ("base_currency", models.CharField(max_length=12)),
+                ("lot_method", models.CharField(default="fifo", max_length=12)),
+                (
+                    "status",
+                    models.CharField(choices=[("open", "Open"), ("closed", "Closed")], default="open", max_length=8),
+                ),
+                ("created_at", models.DateTimeField(blank=True, editable=False)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")], max_length=1),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical account',
-                'verbose_name_plural': 'historical accounts',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical account",
+                "verbose_name_plural": "historical accounts",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='HistoricalAccountGrant',
+            name="HistoricalAccountGrant",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('account', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='portfolio.account')),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('user', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name="ID"),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")], max_length=1),
+                ),
+                (
+                    "account",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="portfolio.account",
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical account grant',
-                'verbose_name_plural': 'historical account grants',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical account grant",
+                "verbose_name_plural": "historical account grants",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='HistoricalStrategy',
+            name="HistoricalStrategy",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('code', models.CharField(db_index=True, max_length=32)),
-                ('active', models.BooleanField(default=True)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name="ID"),
+                ),
+                ("code", models.CharField(db_index=True, max_length=32)),
+                ("active", models.BooleanField(default=True)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")], max_length=1),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical strategy',
-                'verbose_name_plural': 'historical strategys',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical strategy",
+                "verbose_name_plural": "historical strategys",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='LedgerTransaction',
+            name="LedgerTransaction",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('source_kind', models.CharField(max_length=12)),
-                ('source_id', models.UUIDField()),
-                ('at', models.DateTimeField()),
-                ('note', models.CharField(blank=True, max_length=200)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("source_kind", models.CharField(max_length=12)),
+                ("source_id", models.UUIDField()),
+                ("at", models.DateTimeField()),
+                ("note", models.CharField(blank=True, max_length=200)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='LedgerEntry',
+            name="LedgerEntry",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('code', models.CharField(choices=[('cash', 'Cash'), ('securities', 'Securities'), ('realized_pnl', 'Realized'), ('fees', 'Fees'), ('capital', 'Capital'), ('transfer', 'Transfer')], max_length=12)),
-                ('currency', models.CharField(max_length=12)),
-                ('amount', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('broker', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('instrument', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='brokers.instrument')),
-                ('transaction', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='portfolio.ledgertransaction')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                (
+                    "code",
+                    models.CharField(
+                        choices=[
+                            ("cash", "Cash"),
+                            ("securities", "Securities"),
+                            ("realized_pnl", "Realized"),
+                            ("fees", "Fees"),
+                            ("capital", "Capital"),
+                            ("transfer", "Transfer"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("currency", models.CharField(max_length=12)),
+                ("amount", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "broker",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="brokers.broker",
+                    ),
+                ),
+                (
+                    "instrument",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="brokers.instrument",
+                    ),
+                ),
+                (
+                    "transaction",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="entries",
+                        to="portfolio.ledgertransaction",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Position',
+            name="Position",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('cost', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('realized', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('fees', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('day', models.DateField(null=True)),
-                ('day_quantity', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('day_amount', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('instrument', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='brokers.instrument')),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("cost", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("realized", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("fees", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("day", models.DateField(null=True)),
+                ("day_quantity", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("day_amount", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "instrument",
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="brokers.instrument"),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Trade',
+            name="Trade",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('source_kind', models.CharField(max_length=12)),
-                ('source_id', models.UUIDField()),
-                ('kind', models.CharField(choices=[('trade', 'Trade'), ('bust', 'Bust'), ('correct', 'Correct')], max_length=8)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('fees', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('executed_at', models.DateTimeField()),
-                ('settle_date', models.DateField()),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('instrument', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.instrument')),
-                ('ref', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, to='portfolio.trade')),
-                ('strategy', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, to='portfolio.strategy')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("source_kind", models.CharField(max_length=12)),
+                ("source_id", models.UUIDField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("trade", "Trade"), ("bust", "Bust"), ("correct", "Correct")], max_length=8
+                    ),
+                ),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("fees", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                ("executed_at", models.DateTimeField()),
+                ("settle_date", models.DateField()),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "instrument",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.instrument"
+                    ),
+                ),
+                (
+                    "ref",
+                    models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, to="portfolio.trade"),
+                ),
+                (
+                    "strategy",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="portfolio.strategy",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Lot',
+            name="Lot",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('opened_at', models.DateTimeField()),
-                ('price', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('remaining', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('instrument', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.instrument')),
-                ('trade', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.trade')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("opened_at", models.DateTimeField()),
+                ("price", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                ("remaining", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "instrument",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.instrument"
+                    ),
+                ),
+                (
+                    "trade",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.trade"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='AccountGrant',
+            name="AccountGrant",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='grants', to='portfolio.account')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='account_grants', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="grants",
+                        to="portfolio.account",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="account_grants",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('user', 'account'), name='account_grant_unique')],
+                "constraints": [models.UniqueConstraint(fields=("user", "account"), name="account_grant_unique")],
             },
         ),
         migrations.CreateModel(
-            name='BrokerLink',
+            name="BrokerLink",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='links', to='portfolio.account')),
-                ('broker', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('broker_account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='links', to='brokers.brokeraccount')),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                (
+                    "account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="links",
+                        to="portfolio.account",
+                    ),
+                ),
+                (
+                    "broker",
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "broker_account",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="links",
+                        to="brokers.brokeraccount",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('account', 'broker'), name='broker_link_unique')],
+                "constraints": [models.UniqueConstraint(fields=("account", "broker"), name="broker_link_unique")],
             },
         ),
         migrations.CreateModel(
-            name='BrokerPosition',
+            name="BrokerPosition",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('instrument', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.instrument')),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "instrument",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.instrument"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('account', 'instrument', 'broker'), name='broker_position_unique'), models.CheckConstraint(condition=models.Q(('quantity__gt', Decimal('-1000000000000000')), ('quantity__lt', Decimal('1000000000000000'))), name='broker_position_quantity_bounded')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("account", "instrument", "broker"), name="broker_position_unique"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("quantity__gt", Decimal("-1000000000000000")),
+                            ("quantity__lt", Decimal("1000000000000000")),
+                        ),
+                        name="broker_position_quantity_bounded",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='CashBalance',
+            name="CashBalance",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('currency', models.CharField(max_length=12)),
-                ('balance', oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
-                ('account', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='portfolio.account')),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("currency", models.CharField(max_length=12)),
+                ("balance", oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25)),
+                (
+                    "account",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.PROTECT, to="portfolio.account"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('account', 'currency'), name='cash_unique'), models.CheckConstraint(condition=models.Q(('balance__gt', Decimal('-1000000000000000')), ('balance__lt', Decimal('1000000000000000'))), name='cash_balance_bounded')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("account", "currency"), name="cash_unique"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("balance__gt", Decimal("-1000000000000000")),
+                            ("balance__lt", Decimal("1000000000000000")),
+                        ),
+                        name="cash_balance_bounded",
+                    ),
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='ledgertransaction',
-            index=models.Index(fields=['account', 'id'], name='ledger_account'),
+            model_name="ledgertransaction",
+            index=models.Index(fields=["account", "id"], name="ledger_account"),
         ),
         migrations.AddConstraint(
-            model_name='ledgertransaction',
-            constraint=models.UniqueConstraint(fields=('source_kind', 'source_id'), name='ledger_source_unique'),
+            model_name="ledgertransaction",
+            constraint=models.UniqueConstraint(fields=("source_kind", "source_id"), name="ledger_source_unique"),
         ),
         migrations.AddConstraint(
-            model_name='ledgerentry',
-            constraint=models.CheckConstraint(condition=models.Q(('amount__gt', Decimal('-1000000000000000')), ('amount__lt', Decimal('1000000000000000'))), name='ledger_entry_amount_bounded'),
+            model_name="ledgerentry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("amount__gt", Decimal("-1000000000000000")), ("amount__lt", Decimal("1000000000000000"))
+                ),
+                name="ledger_entry_amount_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='ledgerentry',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', Decimal('-1000000000000000')), ('quantity__lt', Decimal('1000000000000000'))), name='ledger_entry_quantity_bounded'),
+            model_name="ledgerentry",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("quantity__gt", Decimal("-1000000000000000")),
+                    ("quantity__lt", Decimal("1000000000000000")),
+                ),
+                name="ledger_entry_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.UniqueConstraint(fields=('account', 'instrument'), name='position_unique'),
+            model_name="position",
+            constraint=models.UniqueConstraint(fields=("account", "instrument"), name="position_unique"),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', Decimal('-1000000000000000')), ('quantity__lt', Decimal('1000000000000000'))), name='position_quantity_bounded'),
+            model_name="position",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("quantity__gt", Decimal("-1000000000000000")),
+                    ("quantity__lt", Decimal("1000000000000000")),
+                ),
+                name="position_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.CheckConstraint(condition=models.Q(('cost__gt', Decimal('-1000000000000000')), ('cost__lt', Decimal('1000000000000000'))), name='position_cost_bounded'),
+            model_name="position",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("cost__gt", Decimal("-1000000000000000")), ("cost__lt", Decimal("1000000000000000"))
+                ),
+                name="position_cost_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.CheckConstraint(condition=models.Q(('realized__gt', Decimal('-1000000000000000')), ('realized__lt', Decimal('1000000000000000'))), name='position_realized_bounded'),
+            model_name="position",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("realized__gt", Decimal("-1000000000000000")),
+                    ("realized__lt", Decimal("1000000000000000")),
+                ),
+                name="position_realized_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.CheckConstraint(condition=models.Q(('fees__gt', Decimal('-1000000000000000')), ('fees__lt', Decimal('1000000000000000'))), name='position_fees_bounded'),
+            model_name="position",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("fees__gt", Decimal("-1000000000000000")), ("fees__lt", Decimal("1000000000000000"))
+                ),
+                name="position_fees_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.CheckConstraint(condition=models.Q(('day_quantity__gt', Decimal('-1000000000000000')), ('day_quantity__lt', Decimal('1000000000000000'))), name='position_day_quantity_bounded'),
+            model_name="position",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("day_quantity__gt", Decimal("-1000000000000000")),
+                    ("day_quantity__lt", Decimal("1000000000000000")),
+                ),
+                name="position_day_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='position',
-            constraint=models.CheckConstraint(condition=models.Q(('day_amount__gt', Decimal('-1000000000000000')), ('day_amount__lt', Decimal('1000000000000000'))), name='position_day_amount_bounded'),
+            model_name="position",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("day_amount__gt", Decimal("-1000000000000000")),
+                    ("day_amount__lt", Decimal("1000000000000000")),
+                ),
+                name="position_day_amount_bounded",
+            ),
         ),
         migrations.AddIndex(
-            model_name='trade',
-            index=models.Index(fields=['account', 'instrument', 'executed_at'], name='trade_book'),
+            model_name="trade",
+            index=models.Index(fields=["account", "instrument", "executed_at"], name="trade_book"),
         ),
         migrations.AddConstraint(
-            model_name='trade',
-            constraint=models.UniqueConstraint(fields=('source_kind', 'source_id'), name='trade_source_unique'),
+            model_name="trade",
+            constraint=models.UniqueConstraint(fields=("source_kind", "source_id"), name="trade_source_unique"),
         ),
         migrations.AddConstraint(
-            model_name='trade',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', Decimal('-1000000000000000')), ('quantity__lt', Decimal('1000000000000000'))), name='trade_quantity_bounded'),
+            model_name="trade",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("quantity__gt", Decimal("-1000000000000000")),
+                    ("quantity__lt", Decimal("1000000000000000")),
+                ),
+                name="trade_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trade',
-            constraint=models.CheckConstraint(condition=models.Q(('price__gt', Decimal('-1000000000000000')), ('price__lt', Decimal('1000000000000000'))), name='trade_price_bounded'),
+            model_name="trade",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("price__gt", Decimal("-1000000000000000")), ("price__lt", Decimal("1000000000000000"))
+                ),
+                name="trade_price_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trade',
-            constraint=models.CheckConstraint(condition=models.Q(('fees__gt', Decimal('-1000000000000000')), ('fees__lt', Decimal('1000000000000000'))), name='trade_fees_bounded'),
+            model_name="trade",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("fees__gt", Decimal("-1000000000000000")), ("fees__lt", Decimal("1000000000000000"))
+                ),
+                name="trade_fees_bounded",
+            ),
         ),
         migrations.AddIndex(
-            model_name='lot',
-            index=models.Index(condition=models.Q(('remaining', 0), _negated=True), fields=['account', 'instrument', 'opened_at'], name='lot_open'),
+            model_name="lot",
+            index=models.Index(
+                condition=models.Q(("remaining", 0), _negated=True),
+                fields=["account", "instrument", "opened_at"],
+                name="lot_open",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lot',
-            constraint=models.CheckConstraint(condition=models.Q(('quantity__gt', Decimal('-1000000000000000')), ('quantity__lt', Decimal('1000000000000000'))), name='lot_quantity_bounded'),
+            model_name="lot",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("quantity__gt", Decimal("-1000000000000000")),
+                    ("quantity__lt", Decimal("1000000000000000")),
+                ),
+                name="lot_quantity_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lot',
-            constraint=models.CheckConstraint(condition=models.Q(('remaining__gt', Decimal('-1000000000000000')), ('remaining__lt', Decimal('1000000000000000'))), name='lot_remaining_bounded'),
+            model_name="lot",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("remaining__gt", Decimal("-1000000000000000")),
+                    ("remaining__lt", Decimal("1000000000000000")),
+                ),
+                name="lot_remaining_bounded",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lot',
-            constraint=models.CheckConstraint(condition=models.Q(('price__gt', Decimal('-1000000000000000')), ('price__lt', Decimal('1000000000000000'))), name='lot_price_bounded'),
+            model_name="lot",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("price__gt", Decimal("-1000000000000000")), ("price__lt", Decimal("1000000000000000"))
+                ),
+                name="lot_price_bounded",
+            ),
         ),
     ]

@@ -5,25 +5,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('portfolio', '0002_facts_stay'),
+        ("portfolio", "0002_facts_stay"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='position',
-            name='since',
+            model_name="position",
+            name="since",
             field=models.DateTimeField(null=True),
         ),
         migrations.AddField(
-            model_name='position',
-            name='since_quantity',
+            model_name="position",
+            name="since_quantity",
             field=oms.runtime.fields.ExactField(decimal_places=10, default=0, max_digits=25),
         ),
         migrations.AddField(
-            model_name='position',
-            name='since_trade',
+            model_name="position",
+            name="since_trade",
             field=models.UUIDField(null=True),
         ),
     ]

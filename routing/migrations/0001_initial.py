@@ -7,34 +7,48 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('brokers', '0001_initial'),
+        ("brokers", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='RoutingDecision',
+            name="RoutingDecision",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('source_id', models.UUIDField(db_index=True)),
-                ('at', models.DateTimeField()),
-                ('model_version', models.CharField(max_length=24)),
-                ('candidates', models.JSONField()),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("source_id", models.UUIDField(db_index=True)),
+                ("at", models.DateTimeField()),
+                ("model_version", models.CharField(max_length=24)),
+                ("candidates", models.JSONField()),
             ],
         ),
         migrations.CreateModel(
-            name='RouteLeg',
+            name="RouteLeg",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('quantity', oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
-                ('broker', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='brokers.broker')),
-                ('decision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='legs', to='routing.routingdecision')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("quantity", oms.runtime.fields.ExactField(decimal_places=10, max_digits=25)),
+                (
+                    "broker",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="brokers.broker"),
+                ),
+                (
+                    "decision",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="legs",
+                        to="routing.routingdecision",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('quantity__gt', 0), ('quantity__lt', Decimal('1000000000000000'))), name='route_leg_quantity_bounded')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("quantity__gt", 0), ("quantity__lt", Decimal("1000000000000000"))),
+                        name="route_leg_quantity_bounded",
+                    )
+                ],
             },
         ),
     ]

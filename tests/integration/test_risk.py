@@ -107,10 +107,20 @@ def _make(users: Any) -> Floor:
         ("EUR/USD", "fx", "EUR", "USD", "1.1", "1.1", True),
     ):
         instrument = Instrument.objects.create(
-            symbol=symbol, asset_class=asset_class, base_currency=base, currency=currency, tick_size="0.01", lot_size="1"
+            symbol=symbol,
+            asset_class=asset_class,
+            base_currency=base,
+            currency=currency,
+            tick_size="0.01",
+            lot_size="1",
         )
         Listing.objects.create(
-            instrument=instrument, broker=broker, symbol=symbol, tick_size="0.01", lot_size="1", shortable=shortable
+            instrument=instrument,
+            broker=broker,
+            symbol=symbol,
+            tick_size="0.01",
+            lot_size="1",
+            shortable=shortable,
         )
         Quote.objects.create(instrument=instrument, bid=bid, ask=ask, at=at, source="posted", day_open=bid)
     CashBalance.objects.create(account=floor.account, currency="USD", balance=1_000_000)
@@ -143,7 +153,13 @@ class TestCheck:
         assert floor.broken() == {}
 
     def test_a_stored_verdict_replays_to_the_same(self, floor: Floor) -> None:
-        for text in ("buy 10 AAPL", "buy 20000 AAPL", "buy 10 AAPL limit 200", "sell 1 AAPL", "buy 9000 AAPL limit 99"):
+        for text in (
+            "buy 10 AAPL",
+            "buy 20000 AAPL",
+            "buy 10 AAPL limit 200",
+            "sell 1 AAPL",
+            "buy 9000 AAPL limit 99",
+        ):
             floor.ask(text)
         stored = RiskCheck.objects.all()
         assert len({c.reason for c in stored}) == 5
@@ -183,7 +199,11 @@ class TestCheck:
     def test_a_sale_needs_the_position_and_counts_open_sales(self, floor: Floor) -> None:
         aapl = brokers.instruments_by_symbol()["AAPL"]
         Position.objects.create(account=floor.account, instrument_id=aapl.id, quantity=100)
-        assert [floor.ask("sell 60 AAPL"), floor.ask("sell 41 AAPL"), floor.ask("sell 40 AAPL")] == ["", "short_not_allowed", ""]
+        assert [floor.ask("sell 60 AAPL"), floor.ask("sell 41 AAPL"), floor.ask("sell 40 AAPL")] == [
+            "",
+            "short_not_allowed",
+            "",
+        ]
 
     def test_a_short_sale_needs_a_lender_and_holds_its_margin(self, floor: Floor) -> None:
         assert floor.ask("sell_short 100 VOD") == "short_not_allowed"
@@ -326,7 +346,13 @@ class TestLimits:
     def test_an_old_proposal_lapses(self, floor: Floor) -> None:
         limit = self.propose(floor, "20000")
         with pytest.raises(Conflict, match="approval_expired"):
-            risk.decide(limit.id, "approve", reason="", actor=floor.actor(floor.rolf), at=floor.at + timedelta(hours=24))
+            risk.decide(
+                limit.id,
+                "approve",
+                reason="",
+                actor=floor.actor(floor.rolf),
+                at=floor.at + timedelta(hours=24),
+            )
 
     def test_a_longer_duplicate_window_is_the_tighter_one(self, floor: Floor) -> None:
         floor.limit(Scope("firm"), "duplicate_window", "2")
@@ -349,7 +375,9 @@ class TestHalts:
         return risk.engage_halt(scope, mode=mode, reason="test", actor=floor.actor(floor.rita), at=floor.at)
 
     @pytest.mark.parametrize(
-        "scope", [Scope("all"), Scope("account", "MAIN"), Scope("symbol", "AAPL"), Scope("user", "alice")], ids=str
+        "scope",
+        [Scope("all"), Scope("account", "MAIN"), Scope("symbol", "AAPL"), Scope("user", "alice")],
+        ids=str,
     )
     def test_a_halt_denies_its_scope_until_another_person_releases_it(self, floor: Floor, scope: Scope) -> None:
         halt = self.engage(floor, scope)
@@ -369,7 +397,11 @@ class TestHalts:
         aapl = brokers.instruments_by_symbol()["AAPL"]
         Position.objects.create(account=floor.account, instrument_id=aapl.id, quantity=100)
         self.engage(floor, Scope("all"), "reduce_only")
-        assert [floor.ask("buy 1 AAPL"), floor.ask("sell 100 AAPL"), floor.ask("sell 1 AAPL")] == ["halted", "", "halted"]
+        assert [floor.ask("buy 1 AAPL"), floor.ask("sell 100 AAPL"), floor.ask("sell 1 AAPL")] == [
+            "halted",
+            "",
+            "halted",
+        ]
 
     def test_a_halt_of_all_shows_in_the_system_chain_and_every_account(self, floor: Floor) -> None:
         Account.objects.create(code="ALPHA", base_currency="USD")
@@ -407,5 +439,3 @@ class TestReads:
 def test_a_check_outside_a_transaction_is_a_mistake_told(live_floor: Floor) -> None:
     with pytest.raises(RuntimeError):
         risk.check([live_floor.intent("buy 1 AAPL")], at=live_floor.at)
-
-

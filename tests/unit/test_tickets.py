@@ -55,7 +55,12 @@ class TestParseTicket:
     def test_tells_all_faults_at_once(self) -> None:
         assert len(faults({"account": "MAIN", "symbol": 1, "side": 2, "quantity": None})) >= 3
 
-    @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(),
+            lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        )
+    )
     def test_any_json_is_a_ticket_or_named_faults(self, raw: object) -> None:
         try:
             parse_ticket(raw, at=AT)

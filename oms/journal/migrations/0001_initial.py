@@ -5,40 +5,53 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Stream',
+            name="Stream",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, unique=True)),
-                ('sequence', models.BigIntegerField(default=0)),
-                ('head', models.BinaryField(default=b'\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00', max_length=32)),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                ("name", models.CharField(max_length=64, unique=True)),
+                ("sequence", models.BigIntegerField(default=0)),
+                (
+                    "head",
+                    models.BinaryField(
+                        default=b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+                        max_length=32,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.UUIDField(primary_key=True, serialize=False)),
-                ('sequence', models.BigIntegerField()),
-                ('at', models.DateTimeField()),
-                ('actor', models.CharField(max_length=80)),
-                ('kind', models.CharField(max_length=48)),
-                ('object_id', models.CharField(max_length=64)),
-                ('frame', models.CharField(blank=True, max_length=12)),
-                ('body', models.TextField()),
-                ('previous_hash', models.BinaryField(max_length=32)),
-                ('hash', models.BinaryField(max_length=32)),
-                ('stream', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='journal.stream')),
+                ("id", models.UUIDField(primary_key=True, serialize=False)),
+                ("sequence", models.BigIntegerField()),
+                ("at", models.DateTimeField()),
+                ("actor", models.CharField(max_length=80)),
+                ("kind", models.CharField(max_length=48)),
+                ("object_id", models.CharField(max_length=64)),
+                ("frame", models.CharField(blank=True, max_length=12)),
+                ("body", models.TextField()),
+                ("previous_hash", models.BinaryField(max_length=32)),
+                ("hash", models.BinaryField(max_length=32)),
+                (
+                    "stream",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to="journal.stream"),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['object_id'], name='event_object'), models.Index(fields=['at'], name='event_at')],
-                'constraints': [models.UniqueConstraint(fields=('stream', 'sequence'), name='event_sequence_unique')],
+                "indexes": [
+                    models.Index(fields=["object_id"], name="event_object"),
+                    models.Index(fields=["at"], name="event_at"),
+                ],
+                "constraints": [models.UniqueConstraint(fields=("stream", "sequence"), name="event_sequence_unique")],
             },
         ),
     ]

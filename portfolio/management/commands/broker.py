@@ -40,7 +40,11 @@ class Command(BaseCommand):
         actor = Actor(f"user:{options['user']}" if options["user"] else f"cli:{getpass.getuser()}")
         if not options["dry_run"]:
             operations.add_broker(
-                code=options["code"], adapter=options["adapter"], settings=settings, actor=actor, at=datetime.now(UTC)
+                code=options["code"],
+                adapter=options["adapter"],
+                settings=settings,
+                actor=actor,
+                at=datetime.now(UTC),
             )
         done = "would be added" if options["dry_run"] else "is added"
         told = {"broker": options["code"], "dry_run": options["dry_run"]}

@@ -45,7 +45,10 @@ def mark(seen: dict[int, datetime]) -> dict[int, datetime]:
     times = {pk: q.at for pk, q in brokers.quotes().items()}
     moved = [pk for pk, at in times.items() if seen.get(pk) != at]
     pairs = list(
-        Position.objects.filter(instrument_id__in=moved).exclude(quantity=0).order_by("account_id", "instrument_id").values_list("account_id", "instrument_id")
+        Position.objects.filter(instrument_id__in=moved)
+        .exclude(quantity=0)
+        .order_by("account_id", "instrument_id")
+        .values_list("account_id", "instrument_id")
     )
     if pairs:
         codes = dict(Account.objects.values_list("id", "code"))
