@@ -1,6 +1,6 @@
 """Writes of quotes, raw messages and broker health."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -71,7 +71,7 @@ def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) 
     ).rowcount
 
 
-def _faults(index: int, update: QuoteUpdate, known: dict[str, object]) -> list[Invalid]:
+def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Invalid]:
     faults = []
     if update.symbol not in known:
         faults.append(Invalid("unknown_symbol", "No such instrument.", field=f"{index}.symbol"))

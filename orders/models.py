@@ -62,7 +62,7 @@ class Lifecycle(StateMachineModel):
     def request_cancel(self) -> None:
         """A cancel is on its way."""
 
-    @transition(field=status, source=_LIVE + [OrdStatus.FILLED], target=OrdStatus.PENDING_REPLACE)
+    @transition(field=status, source=[*_LIVE, OrdStatus.FILLED], target=OrdStatus.PENDING_REPLACE)
     def request_replace(self) -> None:
         """A replace is on its way; a filled order may be reopened to a larger quantity."""
 

@@ -155,8 +155,8 @@ def _fold_again(state: _State, fills: list[Fill]) -> list[Decimal]:
     """
     position = state.position
     refs = {f.ref_source_id for f in fills if f.ref_source_id}
-    origin = None
-    if position.since is not None and position.since_trade not in refs:
+    origin: tuple[datetime, UUID] | None = None
+    if position.since is not None and position.since_trade is not None and position.since_trade not in refs:
         began = (position.since, position.since_trade)
         if all((f.executed_at, f.ref_source_id or f.source_id) > began for f in fills):
             origin = began
@@ -286,10 +286,8 @@ def _write_lots(states: dict[Pair, _State]) -> None:
     )
 
 
-_POSITION_COLUMNS = (
-    "account_id instrument_id quantity cost realized fees day day_quantity day_amount since since_trade since_quantity"
-).split()
-_POSITION_TYPES = "bigint bigint numeric numeric numeric numeric date numeric numeric timestamptz uuid numeric".split()
+_POSITION_COLUMNS = ["account_id", "instrument_id", "quantity", "cost", "realized", "fees", "day", "day_quantity", "day_amount", "since", "since_trade", "since_quantity"]
+_POSITION_TYPES = ["bigint", "bigint", "numeric", "numeric", "numeric", "numeric", "date", "numeric", "numeric", "timestamptz", "uuid", "numeric"]
 
 
 def _write_positions(positions: Sequence[Position]) -> None:

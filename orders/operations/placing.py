@@ -229,7 +229,7 @@ def _claim_ids(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]
             answers[draft.index] = Placed(twins[0].order_id, "", False, None if same else _conflict())
         else:
             fresh.append(draft)
-            first.update({n: draft for n in names})
+            first.update(dict.fromkeys(names, draft))
     return fresh
 
 

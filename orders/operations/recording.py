@@ -12,6 +12,7 @@ from oms.journal.domain import Entry, account_stream
 from oms.kernel import json
 from oms.kernel.decimals import ZERO
 from oms.kernel.ids import broker_client_id, uuid7
+from oms.kernel.reasons import Reason
 from oms.runtime import sql
 from oms.runtime.transactions import after_commit
 from orders import cache
@@ -101,6 +102,8 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     # An unknown order may be working whatever its children say: it stays open until there is proof.
     pair = move(order, target)
     closed = target in CLOSED
+    if target == OrdStatus.FILLED or (not closed and order.reason == Reason.BROKER_REJECTED):
+        order.reason = order.reason_detail = ""  # overtaken: it was done all the same, or another broker has it
     order.leaves_quantity = ZERO if closed else max(order.quantity - order.filled_quantity, ZERO)
     order.updated_at = at
     pairs = book.touched.setdefault(order_id, [])
@@ -146,15 +149,9 @@ def remember(orders: Sequence[Order]) -> None:
     after_commit(lambda: cache.put(statuses))
 
 
-ORDER_FIELDS = (
-    "status quantity limit_price stop_price time_in_force unknown overfilled filled_quantity leaves_quantity filled_amount "
-    "fees reason reason_detail updated_at triggered_at"
-).split()
-CHILD_FIELDS = (
-    "status client_order_id broker_order_id quantity limit_price stop_price time_in_force filled_quantity leaves_quantity "
-    "filled_amount overfilled ended_as updated_at"
-).split()
-SUBMISSION_FIELDS = "state due_at resolved_at detail denials log owner lease_until".split()
+ORDER_FIELDS = ["status", "quantity", "limit_price", "stop_price", "time_in_force", "unknown", "overfilled", "filled_quantity", "leaves_quantity", "filled_amount", "fees", "reason", "reason_detail", "updated_at", "triggered_at"]
+CHILD_FIELDS = ["status", "client_order_id", "broker_order_id", "quantity", "limit_price", "stop_price", "time_in_force", "filled_quantity", "leaves_quantity", "filled_amount", "overfilled", "ended_as", "updated_at"]
+SUBMISSION_FIELDS = ["state", "due_at", "resolved_at", "detail", "denials", "log", "owner", "lease_until"]
 
 
 def external_account(order: Order, child: ChildOrder) -> str:

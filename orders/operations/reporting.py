@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from brokers import queries as brokers
-from brokers.adapters.port import Report, ReportKind
-from brokers.domain.fees import charge
+from brokers.adapters.port import FeeItem, Report, ReportKind
+from brokers.domain.fees import FeeCharge, charge
 from oms.journal import operations as journal
 from oms.journal.domain import Entry, account_stream
 from oms.kernel import decimals, json
@@ -240,7 +240,7 @@ class _Fold:
             order_id=order.id,
             broker_id=child.broker_id,
             broker_account_id=child.broker_account_id,
-            broker_execution_id=report.execution_id,
+            broker_execution_id=report.execution_id or "",
             kind=report.kind.value,
             ref_id=original.id if original else None,
             side=order.side,
@@ -276,11 +276,11 @@ class _Fold:
     ) -> list[dict[str, str]]:
         """Return the fees the broker told, or else what its schedule says."""
         if report.fees is not None:
-            told = report.fees
+            told: Sequence[FeeItem | FeeCharge] = report.fees
         else:
             instrument = brokers.instruments()[order.instrument_id]
             items = brokers.fee_items(broker_id, instrument.asset_class, on)
-            told = tuple(charge(items, side=order.side, quantity=quantity, price=price, currency=instrument.currency))
+            told = charge(items, side=order.side, quantity=quantity, price=price, currency=instrument.currency)
         return [
             {"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told
         ]

@@ -90,7 +90,7 @@ UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fenc
   sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
 FROM due WHERE s.id = due.id
 RETURNING s.id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.message
-"""  # noqa: S608 - the predicate is a constant of ours
+"""
 
 
 def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
