@@ -41,7 +41,7 @@ class Side:
             del self.queue[bisect_left(self.queue, place, key=lambda row: row[:2])]
 
     def __iter__(self) -> Iterator[Order]:
-        return iter([row[2] for row in self.queue])
+        return (row[2] for row in self.queue)
 
     def reaching(self, price: Decimal) -> list[Order]:
         """Return the orders that a price satisfies, in the order they are served."""
@@ -126,7 +126,8 @@ class Market:
         """Return resting orders an order may trade with now, best first, and the price of each.
 
         The resting order's price rules, moved into the quote if it stands outside; a pair that can't meet
-        inside the quote does not trade. An account never trades with itself.
+        inside the quote does not trade. An account never trades with itself. Take one and ask again: a trade
+        changes the queue.
         """
         if self.bid is None or self.ask is None:
             return

@@ -3,9 +3,9 @@
 A connection starts with `Hello` and is of one kind: `orders` (requests and replies), `stream` (numbered frames of
 reports out, heartbeats between), `market` (quotes in) or `admin` (what only tests and the demo may do).
 
-Codes of an answer: 200 taken; 422 rejected, and that is documented as proof; 409 an order of this client id is
-here already, its state comes along; 429 over the rate, and only with `accepted: false` a proof that the message
-was not taken. Any other code proves nothing.
+Codes of an answer: 200 taken; 422 rejected, and that is documented as proof; 409 an order of this client id
+is here already, its state comes along; 429 over the rate, and only with `accepted: false` a proof that the
+message was not taken. Any other code proves nothing.
 """
 
 from __future__ import annotations
