@@ -24,7 +24,7 @@ from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, Forbidden, Invalid, InvalidFields
 from oms.kernel.ids import uuid7
-from oms.runtime import rest
+from oms.runtime import problems, rest, roles, wire
 from oms.runtime.throttle import Budget, take
 from orders import operations as desk
 from orders.domain.tickets import Ticket, parse_ticket
@@ -94,21 +94,21 @@ class OrderEntry:
             body = await _read(receive)
             if not caller.may_trade:
                 raise Forbidden("role_required", "This needs the role trader.")
-            raw = rest.decode(body) if body.strip() else {}
+            raw = wire.decode(body) if body.strip() else {}
             key = headers.get(b"idempotency-key", b"").decode("latin-1")
             serve = self._batch if batch else self._single
             status, answer, budget, replayed = await serve(raw, caller, key)
         except DomainError as error:
-            status, answer, replayed = rest.status_of(error), json.dump_bytes(rest.problem_of(error)), False
+            status, answer, replayed = problems.status_of(error), json.dump_bytes(problems.problem_of(error)), False
         except (OperationalError, InterfaceError):
-            problem = rest.problem(503, "database_unavailable", "Try the same call again in a moment.")
-            status, answer, replayed = 503, json.dump_bytes(problem), False
+            told = problems.problem(503, "database_unavailable", "Try the same call again in a moment.")
+            status, answer, replayed = 503, json.dump_bytes(told), False
         except Exception:
             log.exception("order_entry_failed")
-            problem = rest.problem(
+            told = problems.problem(
                 500, "internal_error", "Something went wrong here; the correlation id leads to the log."
             )
-            status, answer, replayed = 500, json.dump_bytes(problem), False
+            status, answer, replayed = 500, json.dump_bytes(told), False
         await _respond(send, status, answer, budget, correlation, replayed=replayed)
 
     async def _single(self, raw: Any, caller: Caller, key: str) -> tuple[int, bytes, Budget, bool]:
@@ -190,9 +190,9 @@ def _authenticate(token: str) -> Caller | None:
         for row in rows:
             fresh = row.expiry is None or row.expiry > datetime.now(UTC)
             if constant_time_compare(digest, row.digest) and fresh and row.user.is_active:
-                roles = rest.roles_of(row.user)
+                roles = roles.roles_of(row.user)
                 return Caller(
-                    rest.actor_for(row.user, automated=True),
+                    roles.actor_for(row.user, automated=True),
                     "trader" in roles,
                     time.monotonic() + TOKEN_SECONDS,
                 )
@@ -245,11 +245,11 @@ def _part(placed: desk.Placed) -> str:
 
 
 def _problem_part(error: DomainError) -> str:
-    return json.dumps({"status": rest.status_of(error), "problem": rest.problem_of(error)})
+    return json.dumps({"status": problems.status_of(error), "problem": problems.problem_of(error)})
 
 
 def _throttled() -> bytes:
-    return json.dump_bytes(rest.problem(429, "throttled", "Slow down; the headers tell when to go on."))
+    return json.dump_bytes(problems.problem(429, "throttled", "Slow down; the headers tell when to go on."))
 
 
 async def _read(receive: Callable[[], Awaitable[dict[str, Any]]]) -> bytes:

@@ -187,6 +187,10 @@ CELERY_BEAT_SCHEDULE = {
 
 LEASE_SECONDS = 10
 """How long a worker may hold a claimed submission; a call to a broker must end well inside."""
+ORDER_ENTRY = env("OMS_ENTRY", default="thin")
+"""`thin`: POST orders and orders/batch are served ahead of Django; `views`: by the REST views."""
+if PRODUCTION and "OMS_CRASH" in os.environ:
+    raise ImproperlyConfigured("OMS_CRASH is for fault tests; unset it.")
 SESSIONS = env.bool("OMS_SESSIONS", default=False)
 BUILD = env("OMS_BUILD", default="")
 

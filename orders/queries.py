@@ -18,14 +18,38 @@ from portfolio.models import Account, Strategy
 AVERAGE_PLACES = Decimal("0.00000001")
 
 
+class _Codes(dict[int, str]):
+    """Codes by id, asked for once in the life of a process: they never change."""
+
+    def __init__(self, model: type[Account] | type[Strategy]) -> None:
+        super().__init__()
+        self._model = model
+
+    def __missing__(self, pk: int) -> str:
+        self.update(self._model.objects.values_list("id", "code"))  # type: ignore[arg-type]
+        return self[pk] if pk in self else self._unknown(pk)
+
+    def _unknown(self, pk: int) -> str:
+        raise LookupError(f"no {self._model.__name__} has the id {pk}")
+
+
+_accounts, _strategies = _Codes(Account), _Codes(Strategy)
+
+
 class Names:
-    """Codes of what orders point at, read once for a batch."""
+    """Codes of what orders point at, for a batch."""
 
     def __init__(self) -> None:
         self.instruments = brokers.instruments()
         self.brokers = brokers.brokers()
-        self.accounts = dict(Account.objects.values_list("id", "code"))
-        self.strategies = dict(Strategy.objects.values_list("id", "code"))
+        self.accounts = _accounts
+        self.strategies = _strategies
+
+
+def forget_codes() -> None:
+    """Drop the codes this process knows, for tests whose rows come and go."""
+    _accounts.clear()
+    _strategies.clear()
 
 
 def average_price(amount: Decimal, quantity: Decimal) -> Decimal | None:
@@ -48,7 +72,7 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "time_in_force": order.time_in_force,
         "expire_at": rfc3339_or_none(order.expire_at),
         "broker": names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
-        "strategy": names.strategies.get(order.strategy_id) if order.strategy_id else None,
+        "strategy": names.strategies[order.strategy_id] if order.strategy_id else None,
         "note": order.note,
         "status": str(order.status),
         "unknown": order.unknown,

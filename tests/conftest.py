@@ -121,7 +121,10 @@ def _make_desk(users: Any) -> Desk:
     from portfolio.models import Account, AccountGrant, BrokerLink
     from risk.models import Limit
 
+    from orders.queries import forget_codes
+
     queries.forget_cache()
+    forget_codes()
     scripted.BOOKS.clear()
     adapters.ADAPTERS["scripted"] = "tests.scripted"
     at = datetime.now(UTC)

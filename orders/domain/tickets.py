@@ -22,7 +22,21 @@ NOT_YET = (
 """Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
 
 _FIELDS = frozenset(
-    ["client_order_id", "account", "symbol", "side", "quantity", "order_type", "limit_price", "stop_price", "time_in_force", "expire_at", "broker", "strategy", "note"]
+    [
+        "client_order_id",
+        "account",
+        "symbol",
+        "side",
+        "quantity",
+        "order_type",
+        "limit_price",
+        "stop_price",
+        "time_in_force",
+        "expire_at",
+        "broker",
+        "strategy",
+        "note",
+    ]
 )
 _ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
 _SYMBOL = re.compile(r"[A-Za-z0-9_.:/\-]{1,32}", re.ASCII)

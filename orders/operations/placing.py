@@ -26,7 +26,7 @@ from orders.models import ChildOrder, IdempotencyKey, Order, Submission
 from orders.operations.recording import order_entry, remember
 from orders.queries import Names, order_out
 from orders.states import OrdStatus
-from portfolio.models import Account, BrokerLink
+from portfolio.models import Account, BrokerLink, Strategy
 from risk import operations as risk
 from risk.domain.intents import Intent
 from routing import operations as routing
@@ -157,8 +157,8 @@ def _drafts(
     requests: Sequence[Request], accounts: dict[tuple[str, int | None], Account], answers: dict[int, Placed]
 ) -> list[_Draft]:
     symbols, codes = brokers.instruments_by_symbol(), brokers.brokers_by_code()
-    names = Names()
-    strategies = {code: pk for pk, code in names.strategies.items()}
+    labels = {r.ticket.strategy for r in requests} - {""}
+    strategies = dict(Strategy.objects.filter(code__in=labels).values_list("code", "id")) if labels else {}
     drafts = []
     for index, request in enumerate(requests):
         ticket = request.ticket

@@ -149,8 +149,38 @@ def remember(orders: Sequence[Order]) -> None:
     after_commit(lambda: cache.put(statuses))
 
 
-ORDER_FIELDS = ["status", "quantity", "limit_price", "stop_price", "time_in_force", "unknown", "overfilled", "filled_quantity", "leaves_quantity", "filled_amount", "fees", "reason", "reason_detail", "updated_at", "triggered_at"]
-CHILD_FIELDS = ["status", "client_order_id", "broker_order_id", "quantity", "limit_price", "stop_price", "time_in_force", "filled_quantity", "leaves_quantity", "filled_amount", "overfilled", "ended_as", "updated_at"]
+ORDER_FIELDS = [
+    "status",
+    "quantity",
+    "limit_price",
+    "stop_price",
+    "time_in_force",
+    "unknown",
+    "overfilled",
+    "filled_quantity",
+    "leaves_quantity",
+    "filled_amount",
+    "fees",
+    "reason",
+    "reason_detail",
+    "updated_at",
+    "triggered_at",
+]
+CHILD_FIELDS = [
+    "status",
+    "client_order_id",
+    "broker_order_id",
+    "quantity",
+    "limit_price",
+    "stop_price",
+    "time_in_force",
+    "filled_quantity",
+    "leaves_quantity",
+    "filled_amount",
+    "overfilled",
+    "ended_as",
+    "updated_at",
+]
 SUBMISSION_FIELDS = ["state", "due_at", "resolved_at", "detail", "denials", "log", "owner", "lease_until"]
 
 
