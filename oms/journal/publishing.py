@@ -19,6 +19,19 @@ def frame_of(stream: str, event: Event) -> str:
 
 def publish(events: Sequence[Event]) -> None:
     """Send the frames of account streams; a dead Redis costs the screens a second, never a fact."""
-    followed = [e for e in events if e.frame]
-    for name, group in group_by(followed, lambda e: e.stream.name).items():
-        live.publish(name, group[0].sequence, [frame_of(name, e) for e in group])
+    for name, group in group_by(events, lambda e: e.stream.name).items():
+        for run in _runs(group):
+            live.publish(name, run[0].sequence, [frame_of(name, e) for e in run])
+
+
+def _runs(events: Sequence[Event]) -> list[list[Event]]:
+    """Return followed events in runs without a gap: a batch names its first sequence only."""
+    runs: list[list[Event]] = []
+    for event in events:
+        if not event.frame:
+            continue
+        if runs and runs[-1][-1].sequence + 1 == event.sequence:
+            runs[-1].append(event)
+        else:
+            runs.append([event])
+    return runs

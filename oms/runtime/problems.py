@@ -65,9 +65,12 @@ def problem_from(error: Exception, context: Mapping[str, Any]) -> Response:
         body = problem(403, "forbidden", "Your role does not allow this.")
     elif isinstance(error, OperationalError | InterfaceError):
         log.warning("database_unavailable", error=str(error))
-        body, headers = problem(503, "database_unavailable", "Try the same call again in a moment."), {"Retry-After": "1"}
+        body, headers = (
+            problem(503, "database_unavailable", "Try the same call again in a moment."),
+            {"Retry-After": "1"},
+        )
     else:
-        log.exception("request_failed", exc_info=error, database=isinstance(error, DatabaseError))
+        log.error("request_failed", exc_info=error, database=isinstance(error, DatabaseError))
         body = problem(500, "internal_error", "Something went wrong here; the correlation id leads to the log.")
     return Response(body, status=body["status"], headers=headers, content_type="application/problem+json")
 
