@@ -39,14 +39,14 @@ CANCELS_MAX = 1_000
 
 def cancel(order_id: UUID, *, actor: Actor, at: datetime, reason: str = "") -> Order:
     """Ask for the end of one order; return it as it stands. A closed one raises `Conflict`; a second ask sends nothing."""
-    order, changed = _cancel([order_id], actor=actor, at=at, reason=reason)
+    order, changed = cancel_batch([order_id], actor=actor, at=at, reason=reason)
     if not changed and order[0].status in CLOSED:
         raise Conflict("order_closed", "The order is closed; there is nothing to cancel.")
     return order[0]
 
 
 @in_transaction
-def _cancel(order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str) -> tuple[list[Order], list[UUID]]:
+def cancel_batch(order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str) -> tuple[list[Order], list[UUID]]:
     """Cancel a batch: what no broker has seen ends at once, elsewhere a cancel is sent; closed orders stay."""
     book = lock_book(order_ids)
     changed = []
@@ -87,7 +87,7 @@ def cancel_matching(
         rows = rows.filter(side=side)
     ids = list(rows.order_by("id").values_list("id", flat=True))
     for start in range(0, len(ids), CANCELS_MAX):
-        _cancel(ids[start : start + CANCELS_MAX], actor=actor, at=at, reason=reason)
+        cancel_batch(ids[start : start + CANCELS_MAX], actor=actor, at=at, reason=reason)
     return len(ids)
 
 
