@@ -68,7 +68,7 @@ def _cash_row(account: Account, gate: Gate) -> dict[str, Any]:
     }
 
 
-def balances_out(account: Account, balances: Sequence[dict[str, Any]], *, at: datetime) -> list[dict[str, Any]]:
+def balances_out(account_id: int, balances: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the portfolio's balances with what open orders hold and what may still be committed, per currency.
 
     `available` = ledger − held: a currency's own free cash. Short positions and other currencies count in
@@ -78,7 +78,7 @@ def balances_out(account: Account, balances: Sequence[dict[str, Any]], *, at: da
         sql.run(
             "SELECT i.currency, sum(e.amount) FROM risk_exposure e JOIN brokers_instrument i ON i.id = e.instrument_id "
             "WHERE e.account_id = %s AND e.amount > 0 GROUP BY i.currency",
-            [account.id],
+            [account_id],
         ).fetchall()
     )
     rows = []

@@ -432,7 +432,7 @@ class TestReads:
 
     def test_balances_tell_what_is_held_and_available(self, floor: Floor) -> None:
         floor.ask("buy 50 AAPL limit 100")
-        [row] = balances_out(floor.account, [{"currency": "USD", "ledger": "1000000"}], at=floor.at)
+        [row] = balances_out(floor.account.pk, [{"currency": "USD", "ledger": "1000000"}])
         assert (row["held"], row["available"]) == ("5000", "995000")
 
 

@@ -1,0 +1,274 @@
+"""REST of risk: limits, approvals, exposure, releasing halts, and balances with what is held.
+
+Engaging a halt may cancel open orders, so `POST risk/halts` stands with the orders.
+"""
+
+from typing import Any
+
+from django.db.models import Model, QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from oms.kernel.errors import DomainError, NotFound
+from oms.runtime.rest import (
+    PAGE_PARAMETERS,
+    PAGE_SCHEMA,
+    Api,
+    DecimalText,
+    Page,
+    Strict,
+    body_of,
+    listed,
+    page_of,
+    page_out,
+    parse_id,
+    problems,
+    refuse_unknown_parameters,
+    text_parameter,
+    whole,
+)
+from oms.runtime.roles import SignedIn, acting, actor_of
+from portfolio import queries as portfolio
+from portfolio.models import Account
+from risk import operations, queries
+from risk.domain.scopes import HALT_SCOPES, LIMIT_SCOPES, Scope, parse_scope
+from risk.models import Limit
+
+OFFICERS = ("risk", "ops", "auditor", "admin")
+
+
+class _ScopeField(serializers.Field):  # type: ignore[type-arg]
+    kinds: tuple[str, ...] = ()
+
+    def to_internal_value(self, data: Any) -> Scope:
+        try:
+            return parse_scope(data, self.kinds)
+        except DomainError as error:
+            raise serializers.ValidationError(error.detail, code=error.code) from None
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+@extend_schema_field({"type": "object", "minProperties": 1, "maxProperties": 1, "examples": [{"account": "MAIN"}, {"firm": True}]})
+class LimitScope(_ScopeField):
+    """Whom a limit binds: `{"account": "MAIN"}`, `{"firm": true}`."""
+
+    kinds = LIMIT_SCOPES
+
+
+@extend_schema_field({"type": "object", "minProperties": 1, "maxProperties": 1, "examples": [{"account": "MAIN"}, {"all": True}]})
+class HaltScope(_ScopeField):
+    """Whom a halt binds: `{"account": "MAIN"}`, `{"all": true}`."""
+
+    kinds = HALT_SCOPES
+
+
+class LimitIn(Strict):
+    """A limit asked for."""
+
+    scope = LimitScope()
+    kind = serializers.ChoiceField(choices=Limit.Kind.choices)
+    value = DecimalText()
+    currency = serializers.RegexField(r"^[A-Z]{3,12}$", required=False, default="")
+    soft = serializers.BooleanField(required=False, default=False)
+    effective_from = serializers.DateTimeField(required=False, default=None)
+    reason = serializers.CharField(max_length=200)
+
+
+class LimitOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A limit; `active` binds, `proposed` waits for another person."""
+
+    id = serializers.UUIDField()
+    scope = LimitScope()
+    kind = serializers.ChoiceField(choices=Limit.Kind.choices)
+    value = DecimalText()
+    currency = serializers.CharField(allow_null=True)
+    soft = serializers.BooleanField()
+    status = serializers.ChoiceField(choices=Limit.Status.choices)
+    effective_from = serializers.DateTimeField()
+    reason = serializers.CharField()
+    maker = serializers.CharField(allow_null=True)
+    approver = serializers.CharField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
+class ApprovalIn(Strict):
+    """A second person's decision; `content_hash`, if given, must be that of what was shown."""
+
+    object = serializers.UUIDField()
+    decision = serializers.ChoiceField(choices=["approve", "refuse"])
+    reason = serializers.CharField(max_length=200)
+    content_hash = serializers.CharField(max_length=64, required=False, default="")
+
+
+class ApprovalOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What waits, or waited, for a second person."""
+
+    id = serializers.UUIDField()
+    object = serializers.UUIDField()
+    object_kind = serializers.CharField()
+    maker = serializers.CharField(allow_null=True)
+    approver = serializers.CharField(allow_null=True)
+    content_hash = serializers.CharField()
+    status = serializers.ChoiceField(choices=["pending", "approved", "refused", "expired"])
+    expires_at = serializers.DateTimeField()
+
+
+class HaltOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A halt, engaged while `released_at` is null."""
+
+    id = serializers.UUIDField()
+    scope = HaltScope()
+    mode = serializers.ChoiceField(choices=["halt", "reduce_only"])
+    reason = serializers.CharField()
+    engaged_by = serializers.CharField()
+    engaged_at = serializers.DateTimeField()
+    released_by = serializers.CharField(allow_null=True)
+    released_at = serializers.DateTimeField(allow_null=True)
+    release_reason = serializers.CharField(allow_null=True)
+
+
+class ReasonIn(Strict):
+    """Why."""
+
+    reason = serializers.CharField(max_length=200)
+
+
+class ExposureOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What is used and held of a limit, and what is left; nulls where there is no limit or no price."""
+
+    account = serializers.CharField()
+    symbol = serializers.CharField(allow_null=True)
+    kind = serializers.ChoiceField(choices=["position", "buying_power"])
+    limit = DecimalText(allow_null=True)
+    used = DecimalText(allow_null=True)
+    held = DecimalText(allow_null=True)
+    headroom = DecimalText(allow_null=True)
+    breach = serializers.BooleanField()
+    buying = DecimalText(required=False)
+    selling = DecimalText(required=False)
+    held_amount = DecimalText(required=False)
+    currency = serializers.CharField()
+
+
+class BalanceOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Cash of one currency; `available` = ledger − held."""
+
+    currency = serializers.CharField()
+    ledger = DecimalText()
+    settled = DecimalText()
+    unsettled_in = DecimalText()
+    unsettled_out = DecimalText()
+    held = DecimalText()
+    available = DecimalText()
+
+
+def rows_of(found: QuerySet[Any], page: Page) -> list[Any]:
+    """Return the rows of one page and one more, which tells whether there is another."""
+    return list((found.filter(id__lt=page.before) if page.before else found)[: page.limit + 1])
+
+
+class Limits(Api):
+    """GET and POST risk/limits."""
+
+    permission_classes = [acting("risk")]
+
+    @extend_schema(
+        parameters=[*PAGE_SCHEMA, OpenApiParameter("status", enum=Limit.Status.values), OpenApiParameter("kind", enum=Limit.Kind.values)],
+        responses={200: listed(LimitOut), **problems(400)},
+    )
+    def get(self, request: Request) -> Response:
+        """List limits, newest first."""
+        refuse_unknown_parameters(request, (*PAGE_PARAMETERS, "status", "kind"))
+        page = page_of(request)
+        found = queries.limits(status=text_parameter(request, "status", choices=Limit.Status.values) or "")
+        if kind := text_parameter(request, "kind", choices=Limit.Kind.values):
+            found = found.filter(kind=kind)
+        return Response(page_out(request, page, [queries.limit_out(x) for x in rows_of(found, page)]))
+
+    @extend_schema(request=LimitIn, responses={201: LimitOut, **problems(400)})
+    def post(self, request: Request) -> Response:
+        """Set a limit: a tighter one holds at once, a new or looser one when another person approves."""
+        limit = operations.propose_limit(**body_of(request, LimitIn), actor=actor_of(request), at=self.now())
+        return Response(queries.limit_out(limit), status=201)
+
+
+class Approvals(Api):
+    """GET and POST risk/approvals."""
+
+    permission_classes = [acting("risk", reading=OFFICERS)]
+
+    @extend_schema(parameters=PAGE_SCHEMA, responses={200: listed(ApprovalOut), **problems(400)})
+    def get(self, request: Request) -> Response:
+        """List what waits, or waited, for a second person, newest first."""
+        refuse_unknown_parameters(request, PAGE_PARAMETERS)
+        page, at = page_of(request), self.now()
+        rows = [queries.approval_out(x, at=at) for x in rows_of(queries.approvals(), page)]
+        return Response(page_out(request, page, rows))
+
+    @extend_schema(request=ApprovalIn, responses={200: ApprovalOut, **problems(400, 404, 409)})
+    def post(self, request: Request) -> Response:
+        """Decide, as another person than the maker."""
+        body, at = body_of(request, ApprovalIn), self.now()
+        limit = operations.decide(
+            body["object"],
+            body["decision"],
+            reason=body["reason"],
+            content=body["content_hash"],
+            actor=actor_of(request),
+            at=at,
+        )
+        return Response(queries.approval_out(limit, at=at))
+
+
+class HaltRelease(Api):
+    """POST risk/halts/{id}/release."""
+
+    permission_classes = [acting("risk")]
+
+    @extend_schema(request=ReasonIn, responses={200: HaltOut, **problems(400, 404, 409)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
+        """Let a scope trade again, as another person than the one who stopped it."""
+        reason = body_of(request, ReasonIn)["reason"]
+        halt = operations.release_halt(parse_id(id), reason=reason, actor=actor_of(request), at=self.now())
+        return Response(queries.halt_out(halt))
+
+
+class Exposures(Api):
+    """GET risk/exposure."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(parameters=[OpenApiParameter("account")], responses={200: listed(ExposureOut), **problems(400, 404)})
+    def get(self, request: Request) -> Response:
+        """Show limit, use, holds and headroom of every account the caller may see, or of one."""
+        refuse_unknown_parameters(request, ("account",))
+        code, at = text_parameter(request, "account"), self.now()
+        seen = portfolio.visible_accounts(request.user, at=at)
+        accounts = [one_of(seen, code=code)] if code else list(seen)
+        return Response(whole(queries.exposure_out(accounts, at=at)))
+
+
+class Balances(Api):
+    """GET accounts/{code}/balances."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(responses={200: listed(BalanceOut), **problems(404)})
+    def get(self, request: Request, code: str) -> Response:
+        """Show an account's cash by currency, with what open orders hold of it."""
+        at = self.now()
+        account: Account = one_of(portfolio.visible_accounts(request.user, at=at), code=code)
+        balances = portfolio.balances_of(account.pk, today=at.date())
+        return Response(whole(queries.balances_out(account.pk, balances)))
+
+
+def one_of(seen: QuerySet[Any], **key: Any) -> Any:
+    """Return the row of those the caller may see, or raise `NotFound`."""
+    found: Model | None = seen.filter(**key).first()
+    if found is None:
+        raise NotFound("not_found", "There is no such object.")
+    return found

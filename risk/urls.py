@@ -1,0 +1,13 @@
+"""Addresses of risk, under the API's prefix."""
+
+from django.urls import path
+
+from risk import api
+
+urlpatterns = [
+    path("risk/limits", api.Limits.as_view()),
+    path("risk/approvals", api.Approvals.as_view()),
+    path("risk/exposure", api.Exposures.as_view()),
+    path("risk/halts/<str:id>/release", api.HaltRelease.as_view()),
+    path("accounts/<str:code>/balances", api.Balances.as_view()),
+]
