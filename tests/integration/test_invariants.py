@@ -1,0 +1,115 @@
+"""Every invariant fires when its rule is broken, and none does on clean data."""
+
+from decimal import Decimal
+from importlib import import_module
+
+import pytest
+from django.db import connection
+
+from oms.journal import queries as audit
+from oms.management.commands.check_invariants import APPS, violations
+from tests.conftest import Desk
+
+CORRUPTIONS = {
+    "I01": "UPDATE orders_childorder SET filled_quantity = 9, leaves_quantity = 0 WHERE status = 'filled'",
+    "I02": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; "
+    "UPDATE orders_order SET leaves_quantity = 3 WHERE status = 'filled'",
+    "I03": "UPDATE orders_order SET filled_quantity = 4 WHERE status = 'filled'",
+    "I05": "ALTER TABLE orders_execution DROP CONSTRAINT execution_unique; "
+    "INSERT INTO orders_execution SELECT (r).* FROM (SELECT e #= hstore('id', gen_random_uuid()::text) AS r FROM orders_execution e) x",
+    "I06": "UPDATE orders_execution SET kind = 'bust'",
+    "I07": "UPDATE orders_execution SET side = 'sell'",
+    "I08 ": "UPDATE portfolio_brokerposition SET quantity = 11",
+    "I08a": "UPDATE portfolio_lot SET remaining = 7",
+    "I08b": "UPDATE portfolio_position SET cost = cost + 1",
+    "I09": "UPDATE portfolio_ledgerentry SET amount = amount + 1 WHERE code = 'cash'",
+    "I10": "UPDATE portfolio_ledgerentry SET amount = amount + 1 WHERE code = 'cash'",
+    "I11": "DELETE FROM portfolio_ledgertransaction WHERE source_kind = 'execution'",
+    "I12": "UPDATE portfolio_cashbalance SET balance = balance + 1",
+    "I13": "ALTER TABLE portfolio_ledgerentry DROP CONSTRAINT ledger_entry_amount_bounded; "
+    "UPDATE portfolio_ledgerentry SET amount = 'NaN'",
+    "I14": "UPDATE risk_exposure SET buying = buying + 5",
+    "I15": "UPDATE risk_hold SET open_quantity = 5 WHERE open_quantity = 0",
+    "I16": "UPDATE orders_submission SET sent_at = created_at - interval '1 second' WHERE sent_at IS NOT NULL",
+    "I17": "ALTER TABLE orders_submission DROP CONSTRAINT submission_client_id_unique; "
+    "UPDATE orders_submission SET client_order_id = 'same'",
+    "I20": "UPDATE orders_submission SET state = 'unknown', sent_at = now() - interval '6 minutes'",
+    "I21": "UPDATE orders_order SET version = version + 1",
+    "I22": "UPDATE journal_event SET body = replace(body, '[[\"pending_new\",', '[[\"held\",') WHERE frame = 'order' "
+    "AND body LIKE '%[[\"pending_new\",%'; UPDATE journal_event SET body = "
+    'regexp_replace(body, \'"transitions":\\[\\]\', \'"transitions":[["new","expired"]]\') WHERE kind = \'order.placed\'',
+    "I24": "UPDATE orders_submission SET state = 'prepared', due_at = now() - interval '2 minutes'",
+    "I25": "ALTER TABLE orders_idempotencykey DROP CONSTRAINT idempotency_key_unique; "
+    "UPDATE orders_idempotencykey SET key = 'same'",
+    "I26": "INSERT INTO risk_halt (id, scope_kind, scope_key, mode, reason, engaged_by, engaged_at, released_by, release_reason) "
+    "VALUES (gen_random_uuid(), 'all', '', 'halt', 'x', 'x', now() - interval '1 day', '', '')",
+    "I28": "UPDATE risk_riskcheck SET approved = false",
+    "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",
+}
+
+
+@pytest.fixture
+def traded(desk: Desk) -> Desk:
+    """A desk with one filled order, one working order, and keys used."""
+    from orders import operations
+    from orders.operations import Request
+    from tests.conftest import ticket
+
+    requests = [
+        Request(ticket("buy 10 AAPL"), desk.actor(desk.alice), "key-1"),
+        Request(ticket("buy 5 MSFT limit 150.00"), desk.actor(desk.alice), "key-2"),
+    ]
+    operations.place(requests, actor=desk.actor(desk.alice), at=desk.at)
+    desk.send()
+    first, second = desk.near.sent
+    filled = desk.near.report(
+        "trade", first, execution_id="E1", last_quantity=Decimal(10), last_price=Decimal(100), executed_at=desk.at
+    )
+    desk.report(desk.near.report("new", first), filled, desk.near.report("new", second))
+    return desk
+
+
+def test_clean_data_breaks_none(traded: Desk) -> None:
+    traded.holds()
+
+
+def test_every_invariant_has_a_corruption() -> None:
+    names = [n for app in APPS for n in import_module(f"{app}.invariants").PREDICATES]
+    assert [n for n in names if not any(n.startswith(c) for c in CORRUPTIONS)] == []
+
+
+@pytest.mark.parametrize("name", sorted(CORRUPTIONS))
+def test_a_corruption_is_caught(traded: Desk, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; CREATE EXTENSION IF NOT EXISTS hstore")
+        cursor.execute("SET LOCAL session_replication_role = replica")  # past the triggers, as a superuser could go
+        cursor.execute(CORRUPTIONS[name])
+        assert cursor.rowcount != 0, "the corruption changed nothing"
+        cursor.execute("SET LOCAL session_replication_role = DEFAULT")
+    assert any(n.startswith(name) and rows for n, rows in violations().items())
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE journal_event SET actor = 'user:nobody' WHERE sequence = 2",
+        "UPDATE journal_event SET body = replace(body, 'AAPL', 'MSFT')",
+        "DELETE FROM journal_event WHERE sequence = 2 AND stream_id = (SELECT id FROM journal_stream WHERE name = 'account:MAIN')",
+        "DELETE FROM journal_event e USING journal_stream s WHERE s.id = e.stream_id AND e.sequence = s.sequence",
+    ],
+)
+def test_tampering_with_the_audit_trail_shows(traded: Desk, tampering: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(tampering)
+        assert cursor.rowcount
+    assert list(audit.faults())
+
+
+@pytest.mark.parametrize("table", ["orders_execution", "journal_event", "portfolio_ledgerentry", "risk_riskcheck"])
+def test_facts_refuse_to_change(traded: Desk, table: str) -> None:
+    from django.db import IntegrityError, transaction
+
+    for statement in (f"UPDATE {table} SET id = id", f"DELETE FROM {table}"):
+        with pytest.raises(IntegrityError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement)
