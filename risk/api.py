@@ -52,14 +52,18 @@ class _ScopeField(serializers.Field):  # type: ignore[type-arg]
         return value
 
 
-@extend_schema_field({"type": "object", "minProperties": 1, "maxProperties": 1, "examples": [{"account": "MAIN"}, {"firm": True}]})
+@extend_schema_field(
+    {"type": "object", "minProperties": 1, "maxProperties": 1, "examples": [{"account": "MAIN"}, {"firm": True}]}
+)
 class LimitScope(_ScopeField):
     """Whom a limit binds: `{"account": "MAIN"}`, `{"firm": true}`."""
 
     kinds = LIMIT_SCOPES
 
 
-@extend_schema_field({"type": "object", "minProperties": 1, "maxProperties": 1, "examples": [{"account": "MAIN"}, {"all": True}]})
+@extend_schema_field(
+    {"type": "object", "minProperties": 1, "maxProperties": 1, "examples": [{"account": "MAIN"}, {"all": True}]}
+)
 class HaltScope(_ScopeField):
     """Whom a halt binds: `{"account": "MAIN"}`, `{"all": true}`."""
 
@@ -177,7 +181,11 @@ class Limits(Api):
     permission_classes = [acting("risk")]
 
     @extend_schema(
-        parameters=[*PAGE_SCHEMA, OpenApiParameter("status", enum=Limit.Status.values), OpenApiParameter("kind", enum=Limit.Kind.values)],
+        parameters=[
+            *PAGE_SCHEMA,
+            OpenApiParameter("status", enum=Limit.Status.values),
+            OpenApiParameter("kind", enum=Limit.Kind.values),
+        ],
         responses={200: listed(LimitOut), **problems(400)},
     )
     def get(self, request: Request) -> Response:

@@ -75,7 +75,9 @@ class Hold(models.Model):
         constraints = bounded("hold", not_negative=("open_quantity", "unit_amount"))
         indexes = [
             models.Index(fields=["account", "instrument"], condition=models.Q(open_quantity__gt=0), name="hold_open"),
-            models.Index(fields=["fingerprint"], condition=models.Q(fingerprint__isnull=False), name="hold_fingerprint"),
+            models.Index(
+                fields=["fingerprint"], condition=models.Q(fingerprint__isnull=False), name="hold_fingerprint"
+            ),
         ]
 
     def __str__(self) -> str:

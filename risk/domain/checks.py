@@ -33,7 +33,12 @@ class Check(ABC):
         """Return the check as it is stored."""
         reason = self.judge()
         numbers = {n: _spell(getattr(self, n)) for n in _field_names(type(self))}
-        return {"check": self.name, "passed": reason is None, "reason": reason.value if reason else "", "numbers": numbers}
+        return {
+            "check": self.name,
+            "passed": reason is None,
+            "reason": reason.value if reason else "",
+            "numbers": numbers,
+        }
 
 
 @cache
@@ -235,7 +240,9 @@ class PositionLimit(Check):
     def explain(self, reason: Reason) -> str:
         """Tell the worst case."""
         way = "long" if self.is_buy else "short"
-        return f"Up to {decimals.text(self.worst())} units {way}, above the {decimals.text(self.limit)} of {self.scope}."
+        return (
+            f"Up to {decimals.text(self.worst())} units {way}, above the {decimals.text(self.limit)} of {self.scope}."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,9 @@ class Gate:
             if reason := check.judge():
                 return Verdict(intent.order_id, False, reason.value, check.explain(reason)[:200], done, reduces), None
         unit = self.unit_amount(intent, quantity)
-        mark = fingerprint(intent) if working is None and duplicate_window(intent, self.limits_for(intent)) > 0 else None
+        mark = (
+            fingerprint(intent) if working is None and duplicate_window(intent, self.limits_for(intent)) > 0 else None
+        )
         self.let_through(intent, quantity, unit, mark)
         return Verdict(intent.order_id, True, "", "", done, reduces), Reservation(quantity, unit, mark)
 
@@ -251,7 +253,9 @@ class Gate:
         held = self.holding(intent)
         lender = (intent.directed_broker_code or "", intent.instrument.id)
         free = max(ZERO, held.quantity - held.selling)
-        return checks.ShortSale(intent.instrument.asset_class, intent.side, quantity, free, lender in self.facts.shortable)
+        return checks.ShortSale(
+            intent.instrument.asset_class, intent.side, quantity, free, lender in self.facts.shortable
+        )
 
     def _gross(self, intent: Intent, quantity: Decimal, limits: list[LimitRef]) -> checks.Check:
         found = []
@@ -259,7 +263,9 @@ class Gate:
             currency = limit.currency or intent.base_currency
             gross = self._gross_with(intent, quantity, currency)
             found.append(checks.GrossExposure(gross, limit.value, currency, str(limit.scope)))
-        return next((c for c in found if c.gross is None), None) or max(found, key=lambda c: (c.gross or ZERO) - c.limit)
+        return next((c for c in found if c.gross is None), None) or max(
+            found, key=lambda c: (c.gross or ZERO) - c.limit
+        )
 
     def _gross_with(self, intent: Intent, quantity: Decimal, currency: str) -> Decimal | None:
         holdings = {p: h for p, h in self.facts.holdings.items() if p[0] == intent.account_id}

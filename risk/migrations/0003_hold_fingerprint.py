@@ -5,22 +5,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('brokers', '0002_facts_stay'),
-        ('portfolio', '0002_facts_stay'),
-        ('risk', '0002_facts_stay'),
+        ("brokers", "0002_facts_stay"),
+        ("portfolio", "0002_facts_stay"),
+        ("risk", "0002_facts_stay"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='hold',
-            name='fingerprint',
+            model_name="hold",
+            name="fingerprint",
             field=models.BinaryField(max_length=16, null=True),
         ),
         migrations.AddIndex(
-            model_name='hold',
-            index=models.Index(condition=models.Q(('fingerprint__isnull', False)), fields=['fingerprint'], name='hold_fingerprint'),
+            model_name="hold",
+            index=models.Index(
+                condition=models.Q(("fingerprint__isnull", False)), fields=["fingerprint"], name="hold_fingerprint"
+            ),
         ),
     ]

@@ -62,7 +62,12 @@ def _judge(gate: Gate, intent: Intent, working: Decimal | None = None) -> tuple[
         return gate.judge(intent, working=working)
     except Exception as error:  # noqa: BLE001 - fail closed: what can't be computed may not trade
         log.exception("risk_check_failed", order_id=str(intent.order_id))
-        failed = {"check": "failed", "passed": False, "reason": Reason.CHECK_FAILED.value, "numbers": {"error": type(error).__name__}}
+        failed = {
+            "check": "failed",
+            "passed": False,
+            "reason": Reason.CHECK_FAILED.value,
+            "numbers": {"error": type(error).__name__},
+        }
         return Verdict(intent.order_id, False, Reason.CHECK_FAILED.value, Reason.CHECK_FAILED.sentence, [failed]), None
 
 
@@ -157,7 +162,9 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
     """
     require_transaction()
     gate = Gate(load_facts([intent], at=at))
-    old = sql.run("SELECT open_quantity, unit_amount FROM risk_hold WHERE id = %s FOR UPDATE", [intent.order_id]).fetchone()
+    old = sql.run(
+        "SELECT open_quantity, unit_amount FROM risk_hold WHERE id = %s FOR UPDATE", [intent.order_id]
+    ).fetchone()
     if old is not None:
         gate.take_out(intent, *old)
     verdict, reservation = _judge(gate, intent, open_quantity)

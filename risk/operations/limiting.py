@@ -42,7 +42,9 @@ def propose_limit(
     Raises `Invalid` for an unknown scope, kind or value. Soft limits and limits that begin later are refused
     until the desk carries them out.
     """
-    _require_sound(scope, kind, value, currency=currency, soft=soft, later=effective_from is not None and effective_from > at)
+    _require_sound(
+        scope, kind, value, currency=currency, soft=soft, later=effective_from is not None and effective_from > at
+    )
     if not reason.strip():
         raise Invalid("required", "Say why.", field="reason")
     require_known(scope)
@@ -66,14 +68,18 @@ def propose_limit(
         _activate(limit, present)
     else:
         limit.save(force_insert=True)
-    _tell(limit, present, "limit.activated" if limit.status == Limit.Status.ACTIVE else "limit.proposed", actor=actor, at=at)
+    _tell(
+        limit,
+        present,
+        "limit.activated" if limit.status == Limit.Status.ACTIVE else "limit.proposed",
+        actor=actor,
+        at=at,
+    )
     return limit
 
 
 @in_transaction
-def decide(
-    object_id: UUID, decision: str, *, reason: str, actor: Actor, at: datetime, content: str = ""
-) -> Limit:
+def decide(object_id: UUID, decision: str, *, reason: str, actor: Actor, at: datetime, content: str = "") -> Limit:
     """Approve or refuse a proposed limit, as another person than its maker; `content` is the hash that was seen.
 
     Raises `NotFound`, `Invalid` (decision), `Forbidden` (not_a_person, approver_is_maker), `Conflict`
@@ -102,7 +108,14 @@ def decide(
     else:
         limit.status = Limit.Status.REFUSED
         limit.save()
-    _tell(limit, present, "limit.activated" if decision == "approve" else "limit.refused", actor=actor, at=at, reason=reason)
+    _tell(
+        limit,
+        present,
+        "limit.activated" if decision == "approve" else "limit.refused",
+        actor=actor,
+        at=at,
+        reason=reason,
+    )
     return limit
 
 

@@ -88,7 +88,8 @@ def balances_out(account_id: int, balances: Sequence[dict[str, Any]]) -> list[di
         rows.append({**balance, "held": decimals.text(taken), "available": decimals.text(available)})
     nothing = dict.fromkeys(("ledger", "settled", "unsettled_in", "unsettled_out"), "0")
     rows += [
-        {"currency": c, **nothing, "held": decimals.text(a), "available": decimals.text(-a)} for c, a in sorted(held.items())
+        {"currency": c, **nothing, "held": decimals.text(a), "available": decimals.text(-a)}
+        for c, a in sorted(held.items())
     ]
     return rows
 

@@ -102,7 +102,8 @@ def _holdings(accounts: list[int]) -> dict[tuple[int, int], Holding]:
 
 def _cash(accounts: list[int]) -> dict[int, dict[str, Decimal]]:
     found = sql.run(
-        "SELECT account_id, currency, balance FROM portfolio_cashbalance WHERE account_id = ANY(%s) AND balance <> 0", [accounts]
+        "SELECT account_id, currency, balance FROM portfolio_cashbalance WHERE account_id = ANY(%s) AND balance <> 0",
+        [accounts],
     )
     cash: dict[int, dict[str, Decimal]] = {}
     for account_id, currency, balance in found:

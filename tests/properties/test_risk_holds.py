@@ -19,7 +19,7 @@ from risk import operations as risk
 from risk.domain.checks import replay
 from risk.domain.intents import Intent
 from risk.invariants import PREDICATES
-from risk.models import Exposure, Limit, RiskCheck
+from risk.models import Exposure, Hold, Limit, RiskCheck
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POSITION_MAX = 500
@@ -42,7 +42,12 @@ STEPS = st.lists(
 def account(db: Any) -> Account:
     made = Account.objects.create(code="MAIN", base_currency="USD")
     pair = Instrument.objects.create(
-        symbol="EUR/USD", asset_class="fx", base_currency="EUR", currency="USD", tick_size="0.0000001", lot_size="0.0000000001"
+        symbol="EUR/USD",
+        asset_class="fx",
+        base_currency="EUR",
+        currency="USD",
+        tick_size="0.0000001",
+        lot_size="0.0000000001",
     )
     Quote.objects.create(instrument=pair, bid=100, ask=100, at=AT, source="posted", day_open=100)
     CashBalance.objects.create(account=made, currency="USD", balance=60_000)
@@ -69,15 +74,16 @@ def run(account: Account, step: tuple[str, Any], placed: list[Intent]) -> None:
         verdicts = risk.check(intents, at=AT)
         placed += [i for i, v in zip(intents, verdicts, strict=True) if v.approved]
     elif placed and kind == "resize":
-        chosen = [(placed[n % len(placed)], share) for n, share in arguments]
-        risk.resize({i.order_id: round(i.quantity * Decimal(share), 10) for i, share in chosen})
+        shares = {placed[n % len(placed)].order_id: Decimal(share) for n, share in arguments}
+        held = Hold.objects.filter(id__in=shares)
+        risk.resize({h.id: round(h.open_quantity * shares[h.id], 10) for h in held})
     elif placed:
         number, quantity, price = arguments
         old = placed[number % len(placed)]
         risk.recheck(intent(account, old.side, quantity, price, old.order_id), open_quantity=quantity, at=AT)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_totals_are_the_sum_of_the_holds_after_every_step(account: Account, steps: list[tuple[str, Any]]) -> None:
     with transaction.atomic():

@@ -33,10 +33,16 @@ def limit(kind: str, value: str, scope: Scope = Scope("firm"), currency: str = "
     return LimitRef(kind, D(value), currency, scope)
 
 
-def gate(*limits: LimitRef, quotes: list[QuoteRef] | None = None, cash: dict[str, str] | None = None, **more: Any) -> Gate:
+def gate(
+    *limits: LimitRef, quotes: list[QuoteRef] | None = None, cash: dict[str, str] | None = None, **more: Any
+) -> Gate:
     """A gate with wide limits of the firm, 10,000 USD, and AAPL at 99 / 101."""
     found = {q.instrument_id: q for q in quotes or [quote(STOCK, "99", "101"), quote(PAIR, "1.1", "1.1")]}
-    wide = [limit("order_quantity", "1000"), limit("order_notional", "100000", currency="USD"), limit("position", "1000")]
+    wide = [
+        limit("order_quantity", "1000"),
+        limit("order_notional", "100000", currency="USD"),
+        limit("position", "1000"),
+    ]
     money = {c: D(v) for c, v in (cash or {"USD": "10000"}).items()}
     facts = Facts(AT, INSTRUMENTS, found, Rates(found, INSTRUMENTS), limits=[*wide, *limits], cash={7: money}, **more)
     return Gate(facts)
@@ -54,7 +60,9 @@ def intent(text: str, instrument: InstrumentRef = STOCK, **more: Any) -> Intent:
     )  # fmt: skip
 
 
-def holding(instrument: InstrumentRef, quantity: str, buying: str = "0", selling: str = "0") -> dict[tuple[int, int], Holding]:
+def holding(
+    instrument: InstrumentRef, quantity: str, buying: str = "0", selling: str = "0"
+) -> dict[tuple[int, int], Holding]:
     return {(7, instrument.id): Holding(D(quantity), D(buying), D(selling))}
 
 
@@ -166,7 +174,9 @@ class TestGate:
         assert desk.judge(intent("buy 0.1", COIN))[0].reason == "no_quote"
 
     def test_the_tightest_limit_wins_and_is_named(self) -> None:
-        desk = gate(limit("order_quantity", "50", Scope("user", "alice")), limit("order_quantity", "5", Scope("user", "otto")))
+        desk = gate(
+            limit("order_quantity", "50", Scope("user", "alice")), limit("order_quantity", "5", Scope("user", "otto"))
+        )
         verdict, _ = desk.judge(intent("buy 51"))
         assert (verdict.reason, "user alice" in verdict.detail) == ("quantity_limit", True)
 
@@ -204,7 +214,10 @@ class TestGate:
 
 
 class TestScopes:
-    @pytest.mark.parametrize("raw", [None, [], {}, {"all": 1}, {"all": False}, {"account": ""}, {"planet": "x"}, {"account": "A", "all": True}])
+    @pytest.mark.parametrize(
+        "raw",
+        [None, [], {}, {"all": 1}, {"all": False}, {"account": ""}, {"planet": "x"}, {"account": "A", "all": True}],
+    )
     def test_what_is_no_scope_is_refused(self, raw: object) -> None:
         with pytest.raises(Invalid, match="not_a_scope"):
             parse_scope(raw, HALT_SCOPES)

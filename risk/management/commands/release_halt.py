@@ -39,4 +39,6 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from error
         told = {"halt": queries.halt_out(halt), "dry_run": options["dry_run"]}
         done = "would be released" if options["dry_run"] else "is released"
-        self.stdout.write(json.dumps(told) if options["json"] else f"The halt of {halt.scope_kind} {halt.scope_key} {done}.")
+        self.stdout.write(
+            json.dumps(told) if options["json"] else f"The halt of {halt.scope_kind} {halt.scope_key} {done}."
+        )

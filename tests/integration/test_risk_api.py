@@ -1,0 +1,200 @@
+"""Risk from outside: roles, bodies and answers, the commands, and a halt that stops what waits to be sent."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from rest_framework.test import APIRequestFactory, force_authenticate
+
+from orders.halt_api import Halts
+from orders.models import Submission
+from risk import api
+from risk.models import Halt, Limit
+from tests.conftest import Desk
+
+
+def call(view: Any, method: str, user: Any, body: object = None, query: str = "", **path: str) -> tuple[int, Any]:
+    """Call a view as a user; return status and decoded body."""
+    request = getattr(APIRequestFactory(), method)(f"/x{query}", *([body] if body is not None else []), format="json")
+    force_authenticate(request, user)
+    answer = view.as_view()(request, **path)
+    answer.render()
+    return answer.status_code, json.loads(answer.content)
+
+
+@pytest.fixture
+def rolf(desk: Desk, django_user_model: Any) -> Any:
+    """A second risk officer."""
+    user = django_user_model.objects.create_user("rolf")
+    user.groups.add(*desk.rita.groups.all())
+    return user
+
+
+LIMIT = {"scope": {"account": "MAIN"}, "kind": "order_quantity", "value": "5", "reason": "calm"}
+
+
+class TestLimits:
+    def test_a_trader_is_refused_before_the_body_is_read(self, desk: Desk) -> None:
+        status, body = call(api.Limits, "post", desk.alice, {"nonsense": 1})
+        assert (status, body["code"]) == (403, "role_required")
+
+    def test_a_new_limit_is_proposed_then_approved_by_another(self, desk: Desk, rolf: Any) -> None:
+        status, limit = call(api.Limits, "post", desk.rita, LIMIT)
+        assert (status, limit["status"], limit["scope"], limit["value"]) == (201, "proposed", {"account": "MAIN"}, "5")
+        _, waiting = call(api.Approvals, "get", rolf)
+        assert [a["status"] for a in waiting["results"]] == ["pending"]
+
+        decision = {"object": limit["id"], "decision": "approve", "reason": "fine"}
+        assert call(api.Approvals, "post", desk.rita, decision)[1]["code"] == "approver_is_maker"
+        changed = decision | {"content_hash": "0" * 64}
+        assert call(api.Approvals, "post", rolf, changed)[1]["code"] == "content_changed"
+        seen = decision | {"content_hash": waiting["results"][0]["content_hash"]}
+        status, approval = call(api.Approvals, "post", rolf, seen)
+        assert (status, approval["status"], approval["approver"]) == (200, "approved", "rolf")
+        desk.later(30)  # the limit holds from the time of its approval on
+        [placed] = desk.place("buy 6 AAPL")
+        assert desk.order(placed).reason == "quantity_limit"
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"value": 5}, "not_a_decimal_string"),
+            ({"value": "NaN"}, "not_a_decimal"),
+            ({"value": "-1"}, "out_of_range"),
+            ({"kind": "height"}, "invalid_choice"),
+            ({"scope": {"planet": "x"}}, "not_a_scope"),
+            ({"scope": {"account": "NONE"}}, "unknown_account"),
+            ({"currency": "USD"}, "not_allowed"),
+            ({"soft": True}, "not_supported"),
+            ({"effective_from": "2090-01-01T00:00:00Z"}, "not_supported"),
+            ({"extra": 1}, "unknown_field"),
+            ({"reason": ""}, "blank"),
+        ],
+    )
+    def test_what_is_wrong_is_told_by_field(self, desk: Desk, change: dict[str, Any], code: str) -> None:
+        status, body = call(api.Limits, "post", desk.rita, LIMIT | change)
+        assert (status, body["code"]) == (400, code)
+        assert next(iter(change)) in body["errors"][0]["field"]
+        assert Limit.objects.count() == 3
+
+    def test_pages_walk_all_limits_once(self, desk: Desk) -> None:
+        _, first = call(api.Limits, "get", desk.alice, query="?limit=2")
+        _, second = call(api.Limits, "get", desk.alice, query="?" + first["next"].partition("?")[2])
+        assert second["next"] is None
+        assert len({x["id"] for x in first["results"] + second["results"]}) == 3
+
+    def test_an_unknown_approval_is_not_found(self, desk: Desk) -> None:
+        decision = {"object": "0193a000-0000-7000-8000-000000000000", "decision": "approve", "reason": "x"}
+        assert call(api.Approvals, "post", desk.rita, decision)[0] == 404
+
+
+class TestWhoSeesWhat:
+    def test_balances_add_what_open_orders_hold(self, desk: Desk) -> None:
+        desk.place("buy 10 AAPL limit 100")
+        status, body = call(api.Balances, "get", desk.alice, code="MAIN")
+        [row] = body["results"]
+        assert (status, row["ledger"], row["held"], row["available"]) == (200, "1000000", "1000", "999000")
+
+    def test_an_account_not_granted_is_not_there(self, desk: Desk) -> None:
+        assert call(api.Balances, "get", desk.otto, code="MAIN")[0] == 404
+        assert call(api.Exposures, "get", desk.otto, query="?account=MAIN")[0] == 404
+        assert call(api.Exposures, "get", desk.otto)[1]["results"] == []
+
+    def test_exposure_of_a_granted_account(self, desk: Desk) -> None:
+        desk.place("buy 10 AAPL limit 100")
+        _, body = call(api.Exposures, "get", desk.alice)
+        assert [(r["kind"], r["headroom"]) for r in body["results"]] == [
+            ("position", "99990"),
+            ("buying_power", "999000"),
+        ]
+
+
+class TestHalts:
+    def test_a_halt_cancels_what_is_open_and_stops_what_comes(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 90")
+        status, halt = call(Halts, "post", desk.rita, {"scope": {"all": True}, "mode": "halt", "reason": "storm"})
+        assert (status, halt["scope"], halt["canceled"]) == (201, {"all": True}, 1)
+        assert desk.order(placed).status == "canceled"
+        [after] = desk.place("buy 10 AAPL limit 90")
+        assert desk.order(after).reason == "halted"
+        desk.holds()
+
+    def test_reduce_only_cancels_nothing_unless_asked(self, desk: Desk) -> None:
+        desk.place("buy 10 AAPL limit 90")
+        body = {"scope": {"account": "MAIN"}, "mode": "reduce_only", "reason": "storm"}
+        assert call(Halts, "post", desk.rita, body)[1]["canceled"] == 0
+        assert call(Halts, "post", desk.rita, body | {"cancel_open": True})[1]["canceled"] == 1
+
+    @pytest.mark.parametrize(
+        ("scope", "sent"),
+        [
+            ({"all": True}, 0),
+            ({"account": "MAIN"}, 0),
+            ({"broker": "NEAR"}, 0),
+            ({"broker": "FAR"}, 1),
+            ({"symbol": "AAPL"}, 0),
+            ({"symbol": "MSFT"}, 1),
+            ({"user": "alice"}, 0),
+            ({"user": "otto"}, 1),
+        ],
+        ids=str,
+    )
+    def test_what_waits_to_be_sent_is_not_claimed(self, desk: Desk, scope: dict[str, Any], sent: int) -> None:
+        desk.place("buy 10 AAPL")
+        body = {"scope": scope, "mode": "halt", "cancel_open": False, "reason": "storm"}
+        assert call(Halts, "post", desk.rita, body)[0] == 201
+        assert desk.send() == sent
+        assert Submission.objects.filter(state="prepared").count() == 1 - sent
+
+    def test_a_cancel_passes_a_halt(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 90")
+        desk.send()
+        [order] = desk.near.sent
+        desk.report(desk.near.report("new", order))
+        assert (
+            call(Halts, "post", desk.rita, {"scope": {"all": True}, "mode": "halt", "reason": "storm"})[1]["canceled"]
+            == 1
+        )
+        assert desk.order(placed).status == "pending_cancel"
+        assert desk.send() == 1
+
+    def test_release_by_another_person(self, desk: Desk, rolf: Any) -> None:
+        halt = call(Halts, "post", desk.rita, {"scope": {"all": True}, "mode": "halt", "reason": "storm"})[1]
+        assert (
+            call(api.HaltRelease, "post", desk.rita, {"reason": "calm"}, id=halt["id"])[1]["code"]
+            == "approver_is_maker"
+        )
+        status, released = call(api.HaltRelease, "post", rolf, {"reason": "calm"}, id=halt["id"])
+        assert (status, released["released_by"]) == (200, "user:rolf")
+        assert call(api.HaltRelease, "post", rolf, {"reason": "calm"}, id=halt["id"])[0] == 409
+        assert call(api.HaltRelease, "post", rolf, {"reason": "calm"}, id="nonsense")[0] == 404
+        assert call(Halts, "get", desk.alice, query="?engaged=true")[1]["results"] == []
+
+
+class TestCommands:
+    def run(self, *arguments: str) -> Any:
+        out = StringIO()
+        call_command(*arguments, "--json", stdout=out)
+        return json.loads(out.getvalue())
+
+    def test_halt_and_release(self, desk: Desk) -> None:
+        desk.place("buy 10 AAPL limit 90")
+        told = self.run("halt", "--scope", "account:MAIN", "--reason", "storm")
+        assert (told["canceled"], told["halt"]["engaged_by"][:4]) == (1, "cli:")
+        released = self.run("release_halt", told["halt"]["id"], "--as", "rita", "--reason", "calm")
+        assert released["halt"]["released_by"] == "user:rita"
+
+    def test_a_dry_run_changes_nothing(self, desk: Desk) -> None:
+        desk.place("buy 10 AAPL limit 90")
+        assert self.run("halt", "--scope", "all", "--reason", "storm", "--dry-run")["open_orders"] == 1
+        assert not Halt.objects.exists()
+
+    @pytest.mark.parametrize(
+        "more", [["--scope", "account:NONE"], ["--scope", "planet:X"], ["--scope", "all", "--as", "alice"]]
+    )
+    def test_what_can_not_be_done_ends_with_2(self, desk: Desk, more: list[str]) -> None:
+        with pytest.raises(CommandError) as caught:
+            call_command("halt", "--reason", "storm", *more)
+        assert caught.value.returncode == 2
