@@ -3,5 +3,6 @@
 from risk.operations.checking import check, recheck, resize
 from risk.operations.halting import engage_halt, release_halt
 from risk.operations.limiting import decide, propose_limit
+from risk.operations.restricting import restrict
 
-__all__ = ["check", "decide", "engage_halt", "propose_limit", "recheck", "release_halt", "resize"]
+__all__ = ["check", "decide", "engage_halt", "propose_limit", "recheck", "release_halt", "resize", "restrict"]

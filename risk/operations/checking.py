@@ -60,7 +60,7 @@ def _record(intent: Intent, verdict: Verdict, at: datetime) -> RiskCheck:
 def _judge(gate: Gate, intent: Intent, working: Decimal | None = None) -> tuple[Verdict, Reservation | None]:
     try:
         return gate.judge(intent, working=working)
-    except Exception as error:  # noqa: BLE001 - fail closed: what can't be computed may not trade
+    except Exception as error:  # fail closed: what can't be computed may not trade
         log.exception("risk_check_failed", order_id=str(intent.order_id))
         failed = {
             "check": "failed",
@@ -104,7 +104,7 @@ def _reserve(holds: Sequence[Hold]) -> None:
         GROUP BY h.account_id, h.instrument_id ORDER BY h.account_id, h.instrument_id
         ON CONFLICT (account_id, instrument_id) DO UPDATE SET
           buying = e.buying + EXCLUDED.buying, selling = e.selling + EXCLUDED.selling, amount = e.amount + EXCLUDED.amount
-        """,  # noqa: S608 - a constant of this module
+        """,
         [
             [h.account_id for h in holds],
             [h.instrument_id for h in holds],
@@ -133,7 +133,7 @@ WITH before AS MATERIALIZED (
 UPDATE risk_exposure e SET buying = e.buying + m.buying, selling = e.selling + m.selling, amount = e.amount + m.amount
 FROM moved m
 WHERE e.account_id = m.account_id AND e.instrument_id = m.instrument_id AND (m.buying, m.selling, m.amount) <> (0, 0, 0)
-"""  # noqa: S608 - a constant of this module
+"""
 
 
 def resize(open_quantities: Mapping[UUID, Decimal]) -> None:

@@ -147,8 +147,8 @@ def _in_force(limit: Limit) -> Limit | None:
 def _is_tighter(new: Limit, present: Limit) -> bool:
     """Tell whether nothing passes the new limit that the present one stops; another currency is never known to be tighter."""
     if new.kind == Limit.Kind.DUPLICATE_WINDOW:
-        return new.value >= present.value
-    return new.currency == present.currency and new.value <= present.value
+        return bool(new.value >= present.value)
+    return bool(new.currency == present.currency and new.value <= present.value)
 
 
 def _activate(limit: Limit, present: Limit | None) -> None:

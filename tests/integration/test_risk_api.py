@@ -198,3 +198,58 @@ class TestCommands:
         with pytest.raises(CommandError) as caught:
             call_command("halt", "--reason", "storm", *more)
         assert caught.value.returncode == 2
+
+
+class TestAdmin:
+    @pytest.fixture
+    def officer(self, rolf: Any) -> Any:
+        rolf.is_staff = rolf.is_superuser = True
+        rolf.save()
+        return rolf
+
+    def request(self, user: Any, path: str = "/admin/") -> Any:
+        from django.contrib.messages.storage.base import BaseStorage
+        from django.test import RequestFactory
+
+        class Told(BaseStorage):
+            def _get(self, *args: Any, **kwargs: Any) -> Any:
+                return [], True
+
+            def _store(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+                return []
+
+        request = RequestFactory().get(path)
+        request.user = user
+        request._messages = Told(request)  # type: ignore[attr-defined]
+        return request
+
+    def test_a_second_officer_approves_by_action_and_the_maker_can_not(self, desk: Desk, officer: Any) -> None:
+        from django.contrib import admin
+
+        limit = call(api.Limits, "post", desk.rita, LIMIT)[1]
+        page = admin.site._registry[Limit]
+        rows = Limit.objects.filter(pk=limit["id"])
+        page.approve(self.request(desk.rita), rows)  # type: ignore[attr-defined]
+        assert rows.get().status == "proposed"
+        page.approve(self.request(officer), rows)  # type: ignore[attr-defined]
+        assert rows.get().status == "active"
+
+    def test_nobody_edits_limits_or_verdicts_in_the_admin(self, officer: Any) -> None:
+        from django.contrib import admin
+
+        for model in (Limit, Halt):
+            page, request = admin.site._registry[model], self.request(officer)
+            assert not page.has_add_permission(request)
+            assert not page.has_change_permission(request)
+
+    def test_a_restriction_is_journalled(self, desk: Desk, officer: Any) -> None:
+        from django.contrib import admin
+
+        from brokers.models import Instrument
+        from oms.journal.models import Event
+        from risk.models import RestrictedInstrument
+
+        entry = RestrictedInstrument(instrument=Instrument.objects.get(symbol="AAPL"), since=desk.at, reason="results")
+        admin.site._registry[RestrictedInstrument].save_model(self.request(officer), entry, None, False)
+        assert Event.objects.get(kind="instrument.restricted").actor == "user:rolf"
+        assert desk.order(desk.place("buy 1 AAPL")[0]).reason == "restricted"

@@ -1,0 +1,148 @@
+"""Risk in the admin: facts to read, approvals and releases as actions, and the restricted list to edit.
+
+Limits and halts change by operations alone (the API, the commands, the actions here), which judge who may.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from simple_history.admin import SimpleHistoryAdmin
+from unfold.admin import ModelAdmin
+
+from oms.kernel.errors import DomainError
+from oms.runtime.roles import actor_for, require_role
+from risk import operations
+from risk.models import Exposure, Halt, Hold, Limit, RestrictedInstrument, RiskCheck
+
+
+class ReadOnly(ModelAdmin):
+    """Rows that only operations write."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody adds one here."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody edits one here."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody deletes one here."""
+        return False
+
+    def each(self, request: HttpRequest, rows: QuerySet[Any], operation: Callable[[Any], object]) -> None:
+        """Run an operation of a risk officer for every row chosen, and tell what became of each."""
+        for row in rows:
+            try:
+                require_role(request.user, "risk")
+                operation(row)
+                self.message_user(request, f"{row}: done.", messages.SUCCESS)
+            except DomainError as error:
+                self.message_user(request, f"{row}: {error.detail}", messages.ERROR)
+
+
+@admin.register(Limit)
+class LimitAdmin(SimpleHistoryAdmin, ReadOnly):
+    """Limits, with the second person's decision as an action."""
+
+    list_display = ["kind", "scope_kind", "scope_key", "value", "currency", "status", "maker", "approver", "created_at"]
+    list_filter = ["status", "kind", "scope_kind"]
+    search_fields = ["scope_key", "reason"]
+    list_select_related = ["maker", "approver"]
+    actions = ["approve", "refuse"]
+
+    @admin.action(description="Approve, as another person than the maker", permissions=["view"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[Limit]) -> None:
+        """Let the limits hold."""
+        self._decide(request, queryset, "approve")
+
+    @admin.action(description="Refuse, as another person than the maker", permissions=["view"])
+    def refuse(self, request: HttpRequest, queryset: QuerySet[Limit]) -> None:
+        """Turn the proposals down."""
+        self._decide(request, queryset, "refuse")
+
+    def _decide(self, request: HttpRequest, rows: QuerySet[Limit], decision: str) -> None:
+        actor, at = actor_for(request.user, automated=False), timezone.now()
+        self.each(
+            request,
+            rows,
+            lambda row: operations.decide(row.pk, decision, reason="decided in the admin", actor=actor, at=at),
+        )
+
+
+@admin.register(Halt)
+class HaltAdmin(ReadOnly):
+    """Halts, with their release as an action."""
+
+    list_display = [
+        "scope_kind",
+        "scope_key",
+        "mode",
+        "reason",
+        "engaged_by",
+        "engaged_at",
+        "released_by",
+        "released_at",
+    ]
+    list_filter = ["mode", "scope_kind", ("released_at", admin.EmptyFieldListFilter)]
+    actions = ["release"]
+
+    @admin.action(description="Release, as another person than the one who engaged it", permissions=["view"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Halt]) -> None:
+        """Let the scopes trade again."""
+        actor, at = actor_for(request.user, automated=False), timezone.now()
+        self.each(
+            request,
+            queryset,
+            lambda row: operations.release_halt(row.pk, reason="released in the admin", actor=actor, at=at),
+        )
+
+
+@admin.register(Hold)
+class HoldAdmin(ReadOnly):
+    """What open orders may still take."""
+
+    list_display = ["id", "account", "instrument", "side", "open_quantity", "unit_amount", "currency", "created_at"]
+    list_filter = ["account"]
+    list_select_related = ["account", "instrument"]
+    show_full_result_count = False
+
+
+@admin.register(Exposure)
+class ExposureAdmin(ReadOnly):
+    """Totals of the open holds."""
+
+    list_display = ["account", "instrument", "buying", "selling", "amount"]
+    list_filter = ["account"]
+    list_select_related = ["account", "instrument"]
+
+
+@admin.register(RiskCheck)
+class RiskCheckAdmin(ReadOnly):
+    """Verdicts with the numbers used."""
+
+    list_display = ["id", "account", "approved", "reason", "at"]
+    list_filter = ["approved", "reason"]
+    list_select_related = ["account"]
+    ordering = ["-id"]
+    show_full_result_count = False
+
+
+@admin.register(RestrictedInstrument)
+class RestrictedInstrumentAdmin(SimpleHistoryAdmin, ModelAdmin):
+    """The restricted list."""
+
+    list_display = ["instrument", "since", "until", "reason"]
+    list_select_related = ["instrument"]
+
+    def save_model(self, request: HttpRequest, obj: RestrictedInstrument, form: Any, change: bool) -> None:
+        """Save through the operation that journals it."""
+        operations.restrict(obj, actor=actor_for(request.user, automated=False), at=timezone.now())
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """An entry ends by its `until`, so that what was restricted when stays known."""
+        return False
