@@ -16,11 +16,11 @@ CHUNK_BYTES = 1 << 18
 
 
 class HelloAnswer(msgspec.Struct):
-    """What the broker says to a new connection; `last` is the newest frame of its stream."""
+    """What the broker says to a new connection; `seq` is the number of its newest frame."""
 
     ok: bool = False
     error: str = ""
-    last: int | None = None
+    seq: int | None = None
 
 
 _read_hello = msgspec.json.Decoder(HelloAnswer).decode
@@ -61,7 +61,7 @@ class Connection:
         if not answer.ok:
             self.close()
             raise BrokerUnavailable(f"the broker refused: {answer.error}", permanent=True, sent=False)
-        self.last = answer.last
+        self.last = answer.seq
 
     def write(self, line: bytes, deadline: float) -> None:
         """Write one line; raises `BrokerUnavailable`, after which some of it may have left."""
