@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
 from brokers.models import Broker, FeeSchedule, Instrument, Listing
+from oms.kernel.json import rfc3339_or_none
 from oms.runtime import sql
 
 CACHE_SECONDS = 1.0
@@ -89,8 +90,19 @@ def quotes(instrument_ids: Iterable[int] | None = None) -> dict[int, QuoteRef]:
     symbols = {i.id: i.symbol for i in instruments().values()}
     where = "" if instrument_ids is None else "WHERE instrument_id = ANY(%s)"
     found = sql.run(
-        "SELECT instrument_id, bid, ask, bid_size, ask_size, last, at, day_open "  # noqa: S608 - a constant clause
+        "SELECT instrument_id, bid, ask, bid_size, ask_size, last, at, day_open "
         f"FROM brokers_quote {where}",
         () if instrument_ids is None else [sorted(set(instrument_ids))],
     )
     return {r[0]: QuoteRef(r[0], symbols.get(r[0], ""), *r[1:]) for r in found}
+
+
+def health() -> list[dict[str, Any]]:
+    """Return every broker with the state of its session and of its breaker, by code."""
+    found = sql.rows(
+        "SELECT b.code, b.name, b.adapter, b.enabled, "
+        "coalesce(s.connected AND s.lease_until > now(), false) AS connected, coalesce(h.failures_in_row, 0) AS failures_in_row, "
+        "h.open_until, h.ack_ms FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
+        "LEFT JOIN brokers_brokerhealth h ON h.broker_id = b.id ORDER BY b.code"
+    )
+    return [{**row, "open_until": rfc3339_or_none(row["open_until"])} for row in found]

@@ -156,6 +156,12 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["oms.runtime.roles.SignedIn"],
+    "ENUM_NAME_OVERRIDES": {
+        "OrderStatusEnum": "orders.serializers.STATUSES",
+        "LimitKindEnum": "risk.models.Limit.Kind",
+        "LimitStatusEnum": "risk.models.Limit.Status",
+        "HaltModeEnum": "risk.models.Halt.Mode",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
@@ -196,3 +202,5 @@ BUILD = env("OMS_BUILD", default="")
 
 configure_logs(json_lines=PRODUCTION)
 LOGGING_CONFIG = None
+METRICS_TOKEN = env("OMS_METRICS_TOKEN", default="")
+"""What a scraper sends as a bearer token; without one set, only officers and, in a demo, this machine may read /metrics."""

@@ -5,10 +5,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Exists, OuterRef
+
 from brokers import queries as brokers
 from oms.journal.models import Event
 from oms.kernel import json
 from oms.kernel.decimals import text, text_or_none
+from oms.kernel.errors import NotFound
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.kernel.reasons import Reason
 from orders.models import ChildOrder, Execution, Order, Submission
@@ -178,13 +181,46 @@ def list_orders(
     open_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Return orders of the accounts, newest first, that are older than `before`."""
-    rows = Order.objects.filter(account_id__in=list(account_ids), **{FILTERS[k]: v for k, v in filters.items()})
+    plain = {FILTERS[k]: v for k, v in filters.items() if k != "broker"}
+    rows = Order.objects.filter(account_id__in=list(account_ids), **plain)
+    if code := filters.get("broker"):  # several children at one broker must not repeat their order
+        rows = rows.filter(Exists(ChildOrder.objects.filter(order=OuterRef("pk"), broker__code=code)))
     if open_only:
         rows = rows.filter(status__in=sorted(OPEN))
     if before:
         rows = rows.filter(id__lt=before)
     names = Names()
     return [order_out(o, names) for o in rows.order_by("-id")[:limit]]
+
+
+def visible_order(order_id: UUID, account_ids: Iterable[int]) -> Order:
+    """Return an order of one of the accounts, or raise `NotFound`: a missing one and a foreign one look the same."""
+    found = Order.objects.filter(pk=order_id, account_id__in=list(account_ids)).first()
+    if found is None:
+        raise NotFound("not_found", "There is no such order.")
+    return found
+
+
+def is_visible(order_id: UUID, account_ids: Iterable[int]) -> bool:
+    """Tell whether an order belongs to one of the accounts."""
+    return Order.objects.filter(pk=order_id, account_id__in=list(account_ids)).exists()
+
+
+def list_executions(
+    account_ids: Iterable[int], *, symbol: str | None, broker: str | None, before: UUID | None, limit: int
+) -> list[dict[str, Any]]:
+    """Return executions of the accounts, newest first, that are older than `before`."""
+    rows = Execution.objects.filter(order__account_id__in=list(account_ids)).select_related("order")
+    if symbol:
+        rows = rows.filter(order__instrument__symbol=symbol)
+    if broker:
+        rows = rows.filter(broker__code=broker)
+    if before:
+        rows = rows.filter(id__lt=before)
+    names = Names()
+    return [
+        execution_out(e, names, names.instruments[e.order.instrument_id].currency) for e in rows.order_by("-id")[:limit]
+    ]
 
 
 def children_of(order_id: UUID) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ def sweep() -> None:
             send.delay(code)
         if unanswered:
             resolve.delay(code)
+    doorbell.note_sweep()
 
 
 def due_work() -> list[tuple[str, bool, bool]]:

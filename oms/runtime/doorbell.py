@@ -1,12 +1,18 @@
 """Waking a worker. The rows are the queue; a lost ring costs the sweeper's interval, nothing else."""
 
+import time
 from collections.abc import Iterable
 
+import redis
 import structlog
 from celery import current_app
 from kombu.exceptions import OperationalError
 
+from oms.runtime.redis import client
+
 SEND_TASK = "orders.send"
+SWEPT = "oms:swept"
+"""Key of when the last sweep ran, in seconds of the epoch: it proves the worker, its clock and Redis in one."""
 log = structlog.get_logger(__name__)
 
 
@@ -17,3 +23,11 @@ def ring(brokers: Iterable[str]) -> None:
             current_app.send_task(SEND_TASK, args=[code], ignore_result=True, retry=False)
         except (OperationalError, OSError) as error:
             log.warning("doorbell_failed", broker=code, error=str(error))
+
+
+def note_sweep() -> None:
+    """Record that a sweep ran; without Redis the sweep itself still counts."""
+    try:
+        client().set(SWEPT, f"{time.time():.3f}")
+    except redis.RedisError:
+        return

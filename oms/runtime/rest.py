@@ -7,6 +7,7 @@ a caller may get wrong raises a `DomainError`; `oms.runtime.problems` turns it i
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 from uuid import UUID
@@ -251,10 +252,15 @@ class ProblemOut(serializers.Serializer):  # type: ignore[type-arg]
     errors = FieldErrorOut(many=True)
 
 
+@lru_cache
 def listed(item: type[serializers.Serializer[Any]], name: str = "") -> type[serializers.Serializer[Any]]:
     """Return the serializer of a list body of items, for the schema."""
     title = name or item.__name__.removesuffix("Out") + "List"
-    fields = {"results": item(many=True), "next": serializers.URLField(allow_null=True), "__module__": item.__module__}
+    fields = {
+        "results": item(many=True),
+        "next": serializers.URLField(allow_null=True),
+        "__module__": item.__module__,
+    }
     return type(title, (serializers.Serializer,), fields)
 
 

@@ -1,0 +1,12 @@
+"""Addresses of the market and of brokers, under the API's prefix."""
+
+from django.urls import path
+
+from brokers import api
+
+urlpatterns = [
+    path("instruments", api.Instruments.as_view()),
+    path("quotes", api.Quotes.as_view()),
+    path("brokers", api.Brokers.as_view()),
+    path("brokers/<str:code>", api.BrokerDetail.as_view()),
+]

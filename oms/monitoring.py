@@ -1,0 +1,134 @@
+"""Is the desk well: readiness, figures for Prometheus, and what needs a person."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import redis
+from django.db import DatabaseError, InterfaceError
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from oms.kernel.json import rfc3339
+from oms.runtime import sql
+from oms.runtime.doorbell import SWEPT
+from oms.runtime.redis import client
+
+SWEEP_AGE_MAX = 15.0
+EXCEPTIONS_MAX = 500
+
+_FAILURES = (DatabaseError, InterfaceError, redis.RedisError, OSError)
+
+
+def readiness() -> dict[str, dict[str, Any]]:
+    """Return each part with whether it serves and, if not, why."""
+    return {
+        "postgresql": _checked(_postgresql),
+        "redis": _checked(_redis),
+        "workers": _checked(_sweeper),
+        "gateways": _checked(_gateways),
+    }
+
+
+def _checked(check: Callable[[], str]) -> dict[str, Any]:
+    try:
+        fault = check()
+    except _FAILURES as error:
+        fault = type(error).__name__
+    return {"ok": not fault, "detail": fault or "ok"}
+
+
+def _postgresql() -> str:
+    sql.run("SELECT 1").fetchone()
+    return ""
+
+
+def _redis() -> str:
+    client().ping()
+    return ""
+
+
+def _sweeper() -> str:
+    age = sweep_age()
+    if age is None:
+        return "no sweep has run yet"
+    return "" if age <= SWEEP_AGE_MAX else f"the last sweep ran {age:.0f} s ago"
+
+
+def sweep_age() -> float | None:
+    """Return the seconds since the last sweep, None when none is known."""
+    raw = client().get(SWEPT)
+    return None if raw is None else max(0.0, time.time() - float(raw))  # type: ignore[arg-type]
+
+
+def _gateways() -> str:
+    """A gateway is well when it holds its lease; whether its broker answers is the broker's matter."""
+    rows = sql.run(
+        "SELECT b.code FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
+        "WHERE b.enabled AND coalesce(s.lease_until < now(), true) ORDER BY b.code"
+    ).fetchall()
+    return f"no gateway for {', '.join(code for (code,) in rows)}" if rows else ""
+
+
+def exceptions(*, at: datetime) -> list[dict[str, Any]]:
+    """Return what is unresolved, oldest first."""
+    found = sql.rows(
+        """
+        SELECT * FROM (
+          SELECT 'unknown_submission' AS kind, s.id::text AS object, b.code AS broker, a.code AS account,
+                 s.kind || ' ' || s.client_order_id || ' ' || s.detail AS detail, coalesce(s.sent_at, s.created_at) AS since
+          FROM orders_submission s JOIN brokers_broker b ON b.id = s.broker_id JOIN portfolio_account a ON a.id = s.account_id
+          WHERE s.state = 'unknown'
+          UNION ALL
+          SELECT 'parked_report', p.id::text, b.code, NULL, 'waits for ' || p.waits_for, p.received_at
+          FROM orders_parkedreport p JOIN brokers_broker b ON b.id = p.broker_id WHERE p.applied_at IS NULL
+          UNION ALL
+          SELECT 'unreadable_message', r.id::text, b.code, NULL, r.error, r.received_at
+          FROM brokers_rawmessage r JOIN brokers_broker b ON b.id = r.broker_id WHERE r.error <> ''
+          UNION ALL
+          SELECT 'overfilled_order', o.id::text, NULL, a.code, 'filled ' || o.filled_quantity || ' of ' || o.quantity, o.updated_at
+          FROM orders_order o JOIN portfolio_account a ON a.id = o.account_id WHERE o.overfilled
+        ) x ORDER BY since LIMIT %s
+        """,
+        [EXCEPTIONS_MAX],
+    )
+    return [
+        {**r, "since": rfc3339(r["since"]), "age_seconds": max(0, int((at - r["since"]).total_seconds()))}
+        for r in found
+    ]
+
+
+_FIGURES = {
+    "oms_submissions_due": "SELECT count(*) FROM orders_submission WHERE state = 'prepared' AND due_at < now()",
+    "oms_submissions_unknown": "SELECT count(*) FROM orders_submission WHERE state = 'unknown'",
+    "oms_submission_oldest_due_seconds": (
+        "SELECT coalesce(extract(epoch FROM now() - min(due_at)), 0) FROM orders_submission WHERE state = 'prepared' AND due_at < now()"
+    ),
+    "oms_reports_parked": "SELECT count(*) FROM orders_parkedreport WHERE applied_at IS NULL",
+    "oms_halts_engaged": "SELECT count(*) FROM risk_halt WHERE released_at IS NULL",
+    "oms_holds_open": "SELECT count(*) FROM risk_hold WHERE open_quantity > 0",
+    "oms_gateways_connected": "SELECT count(*) FROM brokers_brokersession WHERE connected AND lease_until > now()",
+    "oms_journal_events": "SELECT coalesce(sum(sequence), 0) FROM journal_stream",
+}
+"""Gauge to query; each answers from an index or a small table."""
+
+
+def exposition() -> bytes:
+    """Return the figures of the desk in Prometheus' text form; what can't be read is left out and counted."""
+    registry = CollectorRegistry()
+    failed = 0
+    for name, query in _FIGURES.items():
+        try:
+            [value] = sql.run(query).fetchone() or (0,)
+        except _FAILURES:
+            failed += 1
+            continue
+        Gauge(name, name.replace("_", " "), registry=registry).set(float(value))
+    try:
+        age = sweep_age()
+        if age is not None:
+            Gauge("oms_sweep_age_seconds", "Since the last sweep", registry=registry).set(age)
+    except redis.RedisError:
+        failed += 1
+    Gauge("oms_figures_failed", "Figures that could not be read", registry=registry).set(failed)
+    return generate_latest(registry)

@@ -1,0 +1,42 @@
+"""The desk's pages: each is a frame that its script fills from the API and the WebSocket."""
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from oms.runtime.roles import roles_of
+from portfolio.queries import visible_accounts
+
+
+class SignIn(LoginView):
+    """Log in with name and password."""
+
+    template_name = "login.html"
+    redirect_authenticated_user = True
+
+
+def _page(request: HttpRequest, template: str) -> HttpResponse:
+    codes = list(visible_accounts(request.user).values_list("code", flat=True))
+    roles = sorted(roles_of(request.user))
+    return render(
+        request, template, {"page": template.removesuffix(".html"), "desk": {"accounts": codes, "roles": roles}}
+    )
+
+
+@login_required
+def blotter(request: HttpRequest) -> HttpResponse:
+    """Show live orders, and the ticket."""
+    return _page(request, "blotter.html")
+
+
+@login_required
+def positions(request: HttpRequest) -> HttpResponse:
+    """Show positions with P&L."""
+    return _page(request, "positions.html")
+
+
+@login_required
+def risk(request: HttpRequest) -> HttpResponse:
+    """Show limits, headroom and halts."""
+    return _page(request, "risk.html")

@@ -1,0 +1,237 @@
+"""Orders as the API takes and shows them: the schema's words. Tickets are judged by `orders.domain.tickets`."""
+
+from rest_framework import serializers
+
+from oms.runtime.rest import DecimalText, ProblemOut, Strict
+from orders.domain.tickets import ORDER_TYPES, SIDES, TIMES_IN_FORCE
+from orders.states import OrdStatus, SubmissionState
+
+STATUSES = [s.value for s in OrdStatus]
+_Base = serializers.Serializer
+
+
+class OrderIn(Strict):
+    """An order. `limit_price` is for limit and stop_limit, `stop_price` for stop and stop_limit, `expire_at` for gtd."""
+
+    client_order_id = serializers.RegexField(
+        r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, help_text="Yours, unique in the account for good; made if absent."
+    )
+    account = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$")
+    symbol = serializers.RegexField(r"^[A-Za-z0-9_.:/\-]{1,32}$")
+    side = serializers.ChoiceField(choices=SIDES)
+    quantity = DecimalText()
+    order_type = serializers.ChoiceField(choices=ORDER_TYPES)
+    limit_price = DecimalText(required=False, allow_null=True)
+    stop_price = DecimalText(required=False, allow_null=True)
+    time_in_force = serializers.ChoiceField(choices=TIMES_IN_FORCE, required=False, default="day")
+    expire_at = serializers.DateTimeField(required=False, allow_null=True)
+    broker = serializers.RegexField(
+        r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True, help_text="Directed: no routing."
+    )
+    strategy = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True)
+    note = serializers.CharField(required=False, max_length=200, allow_blank=True)
+
+
+class ReasonOut(_Base):  # type: ignore[type-arg]
+    """Why an order was denied, rejected or ended."""
+
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class ArrivalOut(_Base):  # type: ignore[type-arg]
+    """The market when the order was decided."""
+
+    bid = DecimalText()
+    ask = DecimalText()
+    at = serializers.DateTimeField()
+
+
+class OrderOut(_Base):  # type: ignore[type-arg]
+    """An order as it stands. `unknown`: a broker may or may not have it, and is being asked."""
+
+    id = serializers.UUIDField()
+    client_order_id = serializers.CharField()
+    account = serializers.CharField()
+    symbol = serializers.CharField()
+    side = serializers.ChoiceField(choices=SIDES)
+    quantity = DecimalText()
+    order_type = serializers.ChoiceField(choices=ORDER_TYPES)
+    limit_price = DecimalText(allow_null=True)
+    stop_price = DecimalText(allow_null=True)
+    time_in_force = serializers.ChoiceField(choices=TIMES_IN_FORCE)
+    expire_at = serializers.DateTimeField(allow_null=True)
+    broker = serializers.CharField(allow_null=True)
+    strategy = serializers.CharField(allow_null=True)
+    note = serializers.CharField(allow_blank=True)
+    status = serializers.ChoiceField(choices=STATUSES)
+    unknown = serializers.BooleanField()
+    filled_quantity = DecimalText()
+    leaves_quantity = DecimalText()
+    average_price = DecimalText(allow_null=True)
+    fees = DecimalText()
+    reason = ReasonOut(allow_null=True)
+    version = serializers.IntegerField()
+    parent = serializers.UUIDField(allow_null=True)
+    origin = serializers.ChoiceField(choices=["desk", "signal", "rebalance", "liquidation", "external"])
+    triggered_at = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    decided_at = serializers.DateTimeField()
+    arrival = ArrivalOut(allow_null=True)
+
+
+class BatchIn(Strict):
+    """Up to 1,000 orders, each judged alone."""
+
+    orders = OrderIn(many=True, min_length=1, max_length=1_000)
+
+
+class BatchPartOut(_Base):  # type: ignore[type-arg]
+    """The answer to one order of a batch: 201 made, 200 a replay, else the problem."""
+
+    status = serializers.IntegerField()
+    order = OrderOut(required=False)
+    problem = ProblemOut(required=False)
+
+
+class BatchOut(_Base):  # type: ignore[type-arg]
+    """Answers in the order of the request."""
+
+    results = BatchPartOut(many=True)
+
+
+class StatusOut(_Base):  # type: ignore[type-arg]
+    """The short status."""
+
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(choices=STATUSES)
+    unknown = serializers.BooleanField()
+    filled_quantity = DecimalText()
+    leaves_quantity = DecimalText()
+    average_price = DecimalText(allow_null=True)
+    version = serializers.IntegerField()
+    updated_at = serializers.DateTimeField()
+
+
+class CancelIn(Strict):
+    """Why, if it should stand in the audit trail."""
+
+    reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=200)
+
+
+class CancelManyIn(Strict):
+    """Which open orders shall end: all that fit every field given."""
+
+    account = serializers.CharField(required=False, default="", max_length=64)
+    symbol = serializers.CharField(required=False, default="", max_length=32)
+    strategy = serializers.CharField(required=False, default="", max_length=64)
+    side = serializers.ChoiceField(choices=SIDES, required=False, default="")
+
+
+class CanceledOut(_Base):  # type: ignore[type-arg]
+    """How many orders were asked to end."""
+
+    canceled = serializers.IntegerField()
+
+
+class TermsIn(Strict):
+    """What shall change."""
+
+    quantity = DecimalText(required=False)
+    limit_price = DecimalText(required=False)
+    stop_price = DecimalText(required=False)
+    time_in_force = serializers.ChoiceField(choices=["day", "gtc"], required=False)
+    expected_version = serializers.IntegerField(required=False, help_text="409 when the order has another by now.")
+
+
+class SubmissionOut(_Base):  # type: ignore[type-arg]
+    """One intent to tell a broker something."""
+
+    kind = serializers.ChoiceField(choices=["new", "cancel", "replace"])
+    client_order_id = serializers.CharField()
+    state = serializers.ChoiceField(choices=[s.value for s in SubmissionState])
+    attempts = serializers.IntegerField()
+    sent_at = serializers.DateTimeField(allow_null=True)
+    log = serializers.ListField(child=serializers.DictField())
+
+
+class ChildOut(_Base):  # type: ignore[type-arg]
+    """What one broker was asked for."""
+
+    id = serializers.UUIDField()
+    broker = serializers.CharField()
+    client_order_id = serializers.CharField()
+    broker_order_id = serializers.CharField(allow_null=True)
+    status = serializers.ChoiceField(choices=STATUSES)
+    quantity = DecimalText()
+    filled_quantity = DecimalText()
+    leaves_quantity = DecimalText()
+    submissions = SubmissionOut(many=True)
+
+
+class FeeItemOut(_Base):  # type: ignore[type-arg]
+    """One fee; below zero is a rebate."""
+
+    kind = serializers.CharField()
+    amount = DecimalText()
+    currency = serializers.CharField()
+
+
+class ExecutionOut(_Base):  # type: ignore[type-arg]
+    """A fill, or the bust or correction of one (`ref`)."""
+
+    id = serializers.UUIDField()
+    order = serializers.UUIDField()
+    child = serializers.UUIDField()
+    broker = serializers.CharField()
+    broker_execution_id = serializers.CharField()
+    kind = serializers.ChoiceField(choices=["trade", "bust", "correct"])
+    side = serializers.ChoiceField(choices=SIDES)
+    quantity = DecimalText()
+    price = DecimalText()
+    fees = DecimalText(allow_null=True)
+    executed_at = serializers.DateTimeField()
+    received_at = serializers.DateTimeField()
+    ref = serializers.UUIDField(allow_null=True)
+    settle_date = serializers.DateField()
+    fee_items = FeeItemOut(many=True)
+    currency = serializers.CharField()
+
+
+class TimelineOut(_Base):  # type: ignore[type-arg]
+    """One entry of an order's audit timeline; what else it holds depends on its kind."""
+
+    at = serializers.DateTimeField()
+    kind = serializers.CharField()
+    actor = serializers.CharField()
+
+
+class DecisionOut(_Base):  # type: ignore[type-arg]
+    """A routing decision with every broker looked at, taken or not."""
+
+    id = serializers.UUIDField()
+    at = serializers.DateTimeField()
+    model_version = serializers.CharField()
+    candidates = serializers.ListField(child=serializers.DictField())
+
+
+class PreviewOut(_Base):  # type: ignore[type-arg]
+    """What placing the order would do now."""
+
+    approved = serializers.BooleanField()
+    reason = ReasonOut(allow_null=True)
+    checks = serializers.ListField(child=serializers.DictField())
+    routing = serializers.DictField()
+    cost = serializers.DictField(allow_null=True)
+    fees = serializers.CharField(allow_null=True)
+    cash_after = serializers.DictField(allow_null=True)
+    holds_after = serializers.DictField(allow_null=True)
+    lots = serializers.ListField(child=serializers.DictField())
+
+
+class UpdatesOut(_Base):  # type: ignore[type-arg]
+    """Frames after a sequence, as the WebSocket sends them."""
+
+    frames = serializers.ListField(child=serializers.DictField())
+    next_since = serializers.IntegerField()
