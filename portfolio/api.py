@@ -1,0 +1,274 @@
+"""REST of the books: accounts, positions, lots, ledger, P&L, transfers, grants."""
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from oms.kernel.errors import NotFound
+from oms.runtime.rest import (
+    PAGE_PARAMETERS,
+    PAGE_SCHEMA,
+    Api,
+    DecimalText,
+    Strict,
+    body_of,
+    listed,
+    page_of,
+    page_out,
+    parse_id,
+    problems,
+    refuse_unknown_parameters,
+    text_parameter,
+    whole,
+)
+from oms.runtime.roles import SignedIn, acting, actor_of
+from portfolio import operations, queries
+from portfolio.models import Account
+
+
+class AccountIn(Strict):
+    """An account to be opened."""
+
+    code = serializers.RegexField(r"^[A-Z0-9_-]{1,16}$")
+    name = serializers.CharField(max_length=80, required=False, default="")
+    base_currency = serializers.RegexField(r"^[A-Z]{3,12}$")
+    lot_method = serializers.CharField(max_length=12, required=False, default="fifo")
+
+
+class AccountOut(serializers.Serializer):  # type: ignore[type-arg]
+    """An account."""
+
+    code = serializers.CharField()
+    name = serializers.CharField()
+    base_currency = serializers.CharField()
+    lot_method = serializers.CharField()
+    status = serializers.ChoiceField(choices=["open", "closed"])
+    created_at = serializers.DateTimeField()
+
+
+class PositionOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A position valued at the mid; what hangs on a missing price is null."""
+
+    symbol = serializers.CharField()
+    broker = serializers.CharField(required=False)
+    quantity = DecimalText()
+    average_cost = DecimalText(allow_null=True)
+    cost = DecimalText()
+    market_price = DecimalText(allow_null=True)
+    market_value = DecimalText(allow_null=True)
+    unrealized_pnl = DecimalText(allow_null=True)
+    realized_pnl = DecimalText(allow_null=True)
+    day_pnl = DecimalText(allow_null=True)
+    fees = DecimalText()
+    currency = serializers.CharField()
+    price_at = serializers.DateTimeField(allow_null=True)
+    stale = serializers.BooleanField()
+
+
+class LotOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What is left of an opening trade."""
+
+    id = serializers.UUIDField()
+    symbol = serializers.CharField()
+    opened_at = serializers.DateTimeField()
+    price = DecimalText()
+    quantity = DecimalText()
+    remaining = DecimalText()
+
+
+class LedgerLineOut(serializers.Serializer):  # type: ignore[type-arg]
+    """One ledger line; debits above zero."""
+
+    id = serializers.UUIDField()
+    transaction = serializers.UUIDField()
+    source_kind = serializers.CharField()
+    source_id = serializers.UUIDField()
+    at = serializers.DateTimeField()
+    account_code = serializers.CharField()
+    currency = serializers.CharField()
+    amount = DecimalText()
+    symbol = serializers.CharField(allow_null=True)
+    broker = serializers.CharField(allow_null=True)
+    quantity = DecimalText()
+    note = serializers.CharField()
+
+
+class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
+    """P&L in one currency."""
+
+    currency = serializers.CharField()
+    realized = DecimalText()
+    unrealized = DecimalText()
+    day = DecimalText()
+    fees = DecimalText()
+
+
+class PnlOut(serializers.Serializer):  # type: ignore[type-arg]
+    """An account's P&L, with the number of open positions that have no price."""
+
+    currencies = PnlLineOut(many=True)
+    unpriced_positions = serializers.IntegerField()
+
+
+class TransferIn(Strict):
+    """Cash to be moved; `key` makes a repeat harmless."""
+
+    kind = serializers.ChoiceField(choices=operations.TRANSFER_KINDS)
+    currency = serializers.RegexField(r"^[A-Z]{3,12}$")
+    amount = DecimalText(positive=True)
+    to = serializers.CharField(max_length=16, required=False, default="")
+    reason = serializers.CharField(max_length=150)
+    key = serializers.CharField(max_length=128)
+
+
+class TransferOut(serializers.Serializer):  # type: ignore[type-arg]
+    """The ledger transaction that moved it."""
+
+    id = serializers.UUIDField()
+
+
+class ReasonIn(Strict):
+    """Why."""
+
+    reason = serializers.CharField(max_length=150)
+
+
+class GrantIn(Strict):
+    """Who may trade, and until when."""
+
+    user = serializers.CharField(max_length=150)
+    expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class GrantOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A grant."""
+
+    account = serializers.CharField()
+    user = serializers.CharField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+
+
+def account_of(request: Request, code: str, at: Any) -> Account:
+    """Return the account if the caller may see it, else raise `NotFound`."""
+    seen: QuerySet[Account] = queries.visible_accounts(request.user, at=at)
+    found = seen.filter(code=code).first()
+    if found is None:
+        raise NotFound("not_found", "There is no such account.")
+    return found
+
+
+class Accounts(Api):
+    """GET and POST accounts."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(responses={200: listed(AccountOut), **problems()})
+    def get(self, request: Request) -> Response:
+        """List the accounts the caller may see."""
+        refuse_unknown_parameters(request, ())
+        return Response(whole([queries.account_out(a) for a in queries.visible_accounts(request.user, at=self.now())]))
+
+    @extend_schema(request=AccountIn, responses={201: AccountOut, **problems(400, 409)})
+    def post(self, request: Request) -> Response:
+        """Open an account."""
+        account = operations.open_account(**body_of(request, AccountIn), actor=actor_of(request), at=self.now())
+        return Response(queries.account_out(account), status=201)
+
+
+class Positions(Api):
+    """GET accounts/{code}/positions."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        parameters=[OpenApiParameter("by", enum=["broker"])], responses={200: listed(PositionOut), **problems(400, 404)}
+    )
+    def get(self, request: Request, code: str) -> Response:
+        """List positions, in total or by broker."""
+        refuse_unknown_parameters(request, ("by",))
+        account = account_of(request, code, self.now())
+        by_broker = text_parameter(request, "by", choices=("broker",))
+        read = queries.positions_by_broker if by_broker else queries.positions_of
+        return Response(whole(read(account.pk)))
+
+
+class Lots(Api):
+    """GET accounts/{code}/lots."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(responses={200: listed(LotOut), **problems(404)})
+    def get(self, request: Request, code: str) -> Response:
+        """List open lots, oldest first."""
+        return Response(whole(queries.lots_of(account_of(request, code, self.now()).pk)))
+
+
+class Ledger(Api):
+    """GET accounts/{code}/ledger."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(parameters=PAGE_SCHEMA, responses={200: listed(LedgerLineOut), **problems(400, 404)})
+    def get(self, request: Request, code: str) -> Response:
+        """List ledger lines, newest first."""
+        refuse_unknown_parameters(request, PAGE_PARAMETERS)
+        page, account = page_of(request), account_of(request, code, self.now())
+        rows = queries.ledger_of(account.pk, before=page.before, limit=page.limit + 1)
+        return Response(page_out(request, page, rows))
+
+
+class Pnl(Api):
+    """GET accounts/{code}/pnl."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(responses={200: PnlOut, **problems(404)})
+    def get(self, request: Request, code: str) -> Response:
+        """Show P&L by currency."""
+        return Response(queries.pnl_of(account_of(request, code, self.now()).pk))
+
+
+class Transfers(Api):
+    """POST accounts/{code}/transfers."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(request=TransferIn, responses={201: TransferOut, **problems(400, 404, 409)})
+    def post(self, request: Request, code: str) -> Response:
+        """Move cash."""
+        account = account_of(request, code, self.now())
+        body = body_of(request, TransferIn)
+        moved = operations.transfer(account=account.code, **body, actor=actor_of(request), at=self.now())
+        return Response({"id": str(moved)}, status=201)
+
+
+class TransferReversal(Api):
+    """POST accounts/{code}/transfers/{id}/reverse."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(request=ReasonIn, responses={201: TransferOut, **problems(400, 404, 409)})
+    def post(self, request: Request, code: str, id: str) -> Response:  # noqa: A002 - the address's own name
+        """Undo a transfer by its opposite."""
+        account_of(request, code, self.now())
+        reason = body_of(request, ReasonIn)["reason"]
+        done = operations.reverse_transfer(parse_id(id), reason=reason, actor=actor_of(request), at=self.now())
+        return Response({"id": str(done)}, status=201)
+
+
+class Grants(Api):
+    """POST accounts/{code}/grants."""
+
+    permission_classes = [acting("admin")]
+
+    @extend_schema(request=GrantIn, responses={201: GrantOut, **problems(400, 404)})
+    def post(self, request: Request, code: str) -> Response:
+        """Let a user trade an account."""
+        account = account_of(request, code, self.now())
+        body = body_of(request, GrantIn)
+        row = operations.grant(account=account.code, **body, actor=actor_of(request), at=self.now())
+        return Response({"account": code, "user": body["user"], "expires_at": row.expires_at}, status=201)
