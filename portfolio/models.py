@@ -148,7 +148,7 @@ class LedgerEntry(models.Model):
 
 
 class Lot(models.Model):
-    """What is left of one opening trade: long above zero, short below. Rebuildable from the trades."""
+    """What is left of one opening trade: long above zero, short below. Bears its trade's id; rebuildable from the trades."""
 
     id = models.UUIDField(primary_key=True)
     account = models.ForeignKey(Account, models.PROTECT, db_index=False)
@@ -158,16 +158,11 @@ class Lot(models.Model):
     price = ExactField()
     quantity = ExactField()  # what the trade opened
     remaining = ExactField()
+    closed_at = models.DateTimeField(null=True)  # when the trade that consumed the rest was executed
 
     class Meta:
         constraints = bounded("lot", any_sign=("quantity", "remaining", "price"))
-        indexes = [
-            models.Index(
-                fields=["account", "instrument", "opened_at"],
-                condition=~models.Q(remaining=0),
-                name="lot_open",
-            )
-        ]
+        indexes = [models.Index(fields=["account", "instrument", "closed_at", "opened_at"], name="lot_queue")]
 
     def __str__(self) -> str:
         return f"{self.remaining} @ {self.price}"
@@ -185,10 +180,6 @@ class Position(models.Model):
     day = models.DateField(null=True)  # the UTC day that the next two belong to
     day_quantity = ExactField(default=0)  # signed quantity traded that day
     day_amount = ExactField(default=0)  # signed quantity times price of it
-    # The trade that opened the present holding, out of nothing or through zero: no fold needs to go behind it.
-    since = models.DateTimeField(null=True)
-    since_trade = models.UUIDField(null=True)
-    since_quantity = ExactField(default=0)
 
     class Meta:
         constraints = [

@@ -151,7 +151,7 @@ def balances_of(account_id: int, *, today: date) -> list[dict[str, Any]]:
 def lots_of(account_id: int) -> list[dict[str, Any]]:
     """Return open lots, oldest first within a symbol."""
     instruments = market.instruments()
-    rows = Lot.objects.filter(account_id=account_id).exclude(remaining=0).order_by("instrument_id", "opened_at", "id")
+    rows = Lot.objects.filter(account_id=account_id, closed_at=None).order_by("instrument_id", "opened_at", "id")
     return [
         {
             "id": str(lot.id),

@@ -1,85 +1,151 @@
-"""First in, first out: which lots a trade closes, and what that realises."""
+"""First in, first out: which trades are still open, and what they cost.
+
+The lots of a holding (one instrument of one account) are a fold over its live trades in the order `(executed_at, id)`.
+As lots are always consumed oldest first, the fold also runs backwards: what the last trades consumed goes back to the
+newest lots that lack something. So a late fill costs no more than the trades after it, however long the history.
+"""
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from oms.kernel.decimals import ZERO, money
+from oms.kernel.decimals import EXACT, ZERO, money
+
+
+def notional(quantity: Decimal, price: Decimal) -> Decimal:
+    """Return quantity times price as the books keep money."""
+    return money(EXACT.multiply(quantity, price))
 
 
 @dataclass(frozen=True, slots=True)
-class Traded:
-    """A trade as the fold sees it: signed quantity, and the key that orders it among the others."""
+class LiveTrade:
+    """The version in force of one trade.
+
+    `id` names the trade's first version, and with it the place in the queue and the lot: a correction keeps both.
+    `version` names the row in force.
+    """
 
     id: UUID
-    at: datetime
+    version: UUID
+    executed_at: datetime
     quantity: Decimal
     price: Decimal
 
     @property
     def key(self) -> tuple[datetime, UUID]:
-        """Return what trades are sorted by: time, then id, so that any order of arrival folds the same."""
-        return (self.at, self.id)
+        """Return the trade's place in the queue."""
+        return self.executed_at, self.id
 
 
 @dataclass(slots=True)
 class OpenLot:
-    """What is left of an opening trade; signed like the trade."""
+    """What one trade opened, and how much of it is left: long above zero, short below.
 
-    trade: Traded
-    opened: Decimal
-    remaining: Decimal
-
-
-@dataclass(slots=True)
-class Holding:
-    """The lots of one instrument in one account, oldest first, and what closing others has realised.
-
-    `origin` is the lot that opened the present holding out of nothing, by the first trade or by one through zero:
-    nothing before it can change what follows.
+    `closed_at` is when the trade that consumed the rest was executed.
     """
 
-    lots: deque[OpenLot] = field(default_factory=deque)
-    realized: Decimal = ZERO
-    origin: OpenLot | None = None
-    closed: list[OpenLot] = field(default_factory=list)
+    id: UUID
+    version: UUID
+    opened_at: datetime
+    price: Decimal
+    quantity: Decimal
+    remaining: Decimal
+    closed_at: datetime | None = None
 
     @property
-    def quantity(self) -> Decimal:
-        """Return the signed quantity held."""
-        return sum((lot.remaining for lot in self.lots), ZERO)
+    def key(self) -> tuple[datetime, UUID]:
+        """Return the lot's place in the queue."""
+        return self.opened_at, self.id
 
-    def take(self, trade: Traded) -> Decimal:
-        """Fold one trade in; return the gain it realised (a loss below zero)."""
-        left = trade.quantity
-        gain = ZERO
-        while left and self.lots and (self.lots[0].remaining > 0) != (left > 0):
-            lot = self.lots[0]
-            size = min(abs(left), abs(lot.remaining))
-            sign = 1 if lot.remaining > 0 else -1
-            gain += sign * size * (trade.price - lot.trade.price)
-            lot.remaining -= sign * size
-            left += sign * size
-            if lot.remaining == 0:
-                self.closed.append(self.lots.popleft())
+    @property
+    def cost(self) -> Decimal:
+        """Return the cost of what is left, signed like it."""
+        return notional(self.remaining, self.price)
+
+    @property
+    def consumed(self) -> Decimal:
+        """Return how much was closed, unsigned."""
+        return abs(self.quantity - self.remaining)
+
+
+class Holding:
+    """The lots of one instrument in one account, with a note of what changed.
+
+    A part of the lots will do: of the open ones the oldest, as many as the trades to be applied can consume, and for
+    a rewind those that the trades taken back opened or closed.
+    """
+
+    def __init__(self, lots: Iterable[OpenLot] = ()) -> None:
+        self._lots = {lot.id: lot for lot in lots}
+        self._open: deque[OpenLot] = deque()
+        self.changed: dict[UUID, OpenLot] = {}
+        self.dropped: set[UUID] = set()
+        self._queue()
+
+    @property
+    def open_lots(self) -> list[OpenLot]:
+        """Return the open lots, oldest first."""
+        return list(self._open)
+
+    def apply(self, trade: LiveTrade) -> Decimal:
+        """Fold in a trade that comes after all others; return the change of the cost of what is open."""
+        left, change = trade.quantity, ZERO
+        while left and self._open and (self._open[0].remaining > 0) != (left > 0):
+            lot = self._open[0]
+            taken = lot.remaining if abs(lot.remaining) <= abs(left) else -left
+            change -= lot.cost
+            lot.remaining -= taken
+            left += taken
+            change += lot.cost
+            self.changed[lot.id] = lot
+            if not lot.remaining:
+                lot.closed_at = trade.executed_at
+                self._open.popleft()
         if left:
-            opened = OpenLot(trade, left, left)
-            if not self.lots:
-                self.origin = OpenLot(trade, left, left)
-            self.lots.append(opened)
-        elif not self.lots:
-            self.origin = None
-        gain = money(gain)
-        self.realized += gain
-        return gain
+            change += self._append(OpenLot(trade.id, trade.version, trade.executed_at, trade.price, left, left))
+        return change
 
+    def rewind(self, trades: Sequence[LiveTrade]) -> Decimal:
+        """Take back the last trades, given in any order; return the change of the cost of what is open.
 
-def fold(trades: Iterable[Traded], start: Holding | None = None) -> Holding:
-    """Return the holding that trades lead to, in the order of their keys, from nothing or from a start."""
-    holding = start or Holding()
-    for trade in sorted(trades, key=lambda t: t.key):
-        holding.take(trade)
-    return holding
+        Raises `RuntimeError` when the lots were not made by these trades.
+        """
+        change, consumed = ZERO, ZERO
+        for trade in trades:
+            consumed += abs(trade.quantity)
+            if lot := self._lots.pop(trade.id, None):
+                consumed -= abs(lot.quantity) + lot.consumed
+                change -= lot.cost
+                self.changed.pop(lot.id, None)
+                self.dropped.add(lot.id)
+        change += self._give_back(consumed)
+        self._queue()
+        return change
+
+    def _append(self, lot: OpenLot) -> Decimal:
+        self._lots[lot.id] = self.changed[lot.id] = lot
+        self._open.append(lot)
+        self.dropped.discard(lot.id)
+        return lot.cost
+
+    def _give_back(self, quantity: Decimal) -> Decimal:
+        change = ZERO
+        for lot in sorted(self._lots.values(), key=lambda lot: lot.key, reverse=True):
+            if not quantity:
+                break
+            if back := min(quantity, lot.consumed):
+                change -= lot.cost
+                lot.remaining += back if lot.quantity > 0 else -back
+                lot.closed_at = None
+                quantity -= back
+                change += lot.cost
+                self.changed[lot.id] = lot
+        if quantity:
+            raise RuntimeError(f"the lots lack {quantity} that the trades are said to have closed")
+        return change
+
+    def _queue(self) -> None:
+        self._open = deque(sorted((lot for lot in self._lots.values() if lot.remaining), key=lambda lot: lot.key))
