@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from brokers.simulation.knobs import Instrument
 from brokers.simulation.wire import Report
 
 ZERO = Decimal(0)
 CLOSED = frozenset({"filled", "canceled", "rejected", "expired"})
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """An instrument as a venue trades it."""
-
-    symbol: str
-    asset_class: str
-    currency: str
-    tick: Decimal
-    lot: Decimal
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +77,7 @@ class Execution:
 class Book:
     """The state of a venue. `apply` is the only way to change it, live and at replay."""
 
-    def __init__(self, instruments: dict[str, Terms]) -> None:
+    def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         self.instruments = instruments
         self.orders: dict[str, Order] = {}
         self.by_client_id: dict[str, Order] = {}
@@ -112,6 +103,7 @@ class Book:
             self._replace(order, report)
         elif report.kind == "triggered":
             order.triggered = True
+        self.by_client_id.setdefault(report.client_order_id, order)  # a cancel's own id leads to its order
         order.quantity = report.order_quantity
         order.cumulative = report.cumulative_quantity
         order.leaves = report.leaves_quantity
