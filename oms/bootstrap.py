@@ -1,6 +1,6 @@
-"""From a bare Python to a running command: make `.venv`, start again inside it, lend the command its servers.
+"""From a bare Python to a running command: make `.venv`, start again inside it.
 
-Standard library only as far as the environment is made, since nothing else is there yet.
+Standard library only: nothing else is there yet.
 """
 
 import fcntl
@@ -18,8 +18,6 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed"
 RUNTIME, DEVELOPMENT, INSTALLER = "requirements.txt", "requirements-dev.txt", "requirements-uv.txt"
-SERVERLESS = {"", "help", "version", "--version", "makemigrations", "check", "spectacular", "diffsettings"}
-"""Commands that read the code alone."""
 
 
 class CannotSetUp(Exception):
@@ -30,23 +28,18 @@ def main(argv: Sequence[str]) -> None:
     """Run one command line in the environment it needs; ends the process."""
     command, arguments, data = parse(argv[1:])
     try:
-        if "OMS_SUPERVISED" not in os.environ:
-            ensure(development=command == "test")
+        if "OMS_SUPERVISED" not in os.environ:  # a desk's process: its supervisor saw to the environment
+            ensure(development=command == "test" or (command == "setup" and "--dev" in arguments))
     except CannotSetUp as error:
         sys.exit(f"\n{error}")
+    if command == "setup":
+        sys.exit(0)
     if Path(sys.prefix).resolve() != VENV.resolve() and "OMS_SUPERVISED" not in os.environ:
+        sys.stdout.flush()
         os.execv(PYTHON, [str(PYTHON), *argv])  # never returns
-    os.environ["OMS_DATA"] = str(data)
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "oms.settings")
-    if command == "up":
-        from oms.supervisor import main as up  # noqa: PLC0415 - only here inside .venv
+    from oms.launch import launch  # noqa: PLC0415 - its packages are there only inside .venv
 
-        sys.exit(up(arguments, data))
-    if command == "test":
-        from oms.supervisor.suite import main as test  # noqa: PLC0415
-
-        sys.exit(test(arguments))
-    run_django([argv[0], *([command] if command else []), *arguments], data)
+    sys.exit(launch(argv[0], command, arguments, data))
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, list[str], Path]:
@@ -67,34 +60,6 @@ def parse(arguments: Sequence[str]) -> tuple[str, list[str], Path]:
     return command, rest, Path(data).expanduser().resolve()
 
 
-def run_django(argv: Sequence[str], data: Path) -> None:
-    """Run a management command beside the desk of this data folder, or on servers of its own duration."""
-    from django.core.management import execute_from_command_line  # noqa: PLC0415 - only here inside .venv
-
-    from oms.servers import ServersUnavailable, running, secret_key  # noqa: PLC0415
-
-    command = argv[1] if len(argv) > 1 else ""
-    if command in SERVERLESS or {"-h", "--help"} & set(argv):
-        if command not in {"makemigrations", "check"}:
-            os.environ.setdefault("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
-        return execute_from_command_line(list(argv))
-    try:
-        if os.environ.get("OMS_ENV") != "production":
-            os.environ.setdefault("OMS_SECRET_KEY", secret_key(data))
-        with running(data, purpose=command) as urls:
-            os.environ.update(DATABASE_URL=urls.database_url, REDIS_URL=urls.redis_url)
-            execute_from_command_line(list(argv))
-    except ServersUnavailable as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    return None
-
-
-# --- the environment ---------------------------------------------------------------------------------
-
-
 def ensure(*, development: bool, root: Path = ROOT) -> None:
     """Make `.venv` hold the pinned requirements. Cheap when it does; safe beside another start.
 
@@ -106,11 +71,10 @@ def ensure(*, development: bool, root: Path = ROOT) -> None:
         if is_current(development=development, root=root):
             return
         development = development or _had_development(root)
-        names = [DEVELOPMENT] if development else [RUNTIME]
         _say(f"Setting up {root / '.venv'} (once; under a minute on a fast line) ...")
         (root / ".venv" / STAMP.name).unlink(missing_ok=True)
         _make_environment(root)
-        _install(root, names[0])
+        _install(root, DEVELOPMENT if development else RUNTIME)
         _write_stamp(root, development=development)
         _say("Ready.")
 
@@ -238,10 +202,3 @@ def _installer_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":  # make check: the environment alone
-    try:
-        ensure(development="--dev" in sys.argv)
-    except CannotSetUp as problem:
-        sys.exit(f"\n{problem}")

@@ -194,9 +194,7 @@ def _servers(data: Path, ports: dict[str, int], *, durable: bool) -> list[Server
 
 def _urls(servers: list[Server]) -> ServerUrls:
     ours = {server.name: server.url for server in servers}
-    return ServerUrls(
-        ours.get("postgres") or os.environ["DATABASE_URL"], ours.get("valkey") or os.environ["REDIS_URL"]
-    )
+    return ServerUrls(ours.get("postgres") or os.environ["DATABASE_URL"], ours.get("valkey") or os.environ["REDIS_URL"])
 
 
 def _named_by_user(variable: str) -> bool:

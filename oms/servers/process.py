@@ -70,7 +70,9 @@ def lives(pid: int | None, *, name: str, marker: Path) -> bool:
     try:
         process = psutil.Process(pid)
         line = process.cmdline()
-        return process.status() != psutil.STATUS_ZOMBIE and any(name in part for part in line[:1]) and str(marker) in line
+        return (
+            process.status() != psutil.STATUS_ZOMBIE and any(name in part for part in line[:1]) and str(marker) in line
+        )
     except psutil.Error:
         return False
 

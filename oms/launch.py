@@ -1,0 +1,94 @@
+"""Inside the environment: which command, on which data folder, with which servers."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from oms.servers import ServersUnavailable, ServerUrls, running, secret_key
+
+READS_CODE_ALONE = frozenset(
+    {"help", "version", "check", "makemigrations", "collectstatic", "diffsettings", "findstatic", "spectacular"}
+)
+NOWHERE = ServerUrls("postgresql://oms@127.0.0.1:1/oms", "redis://127.0.0.1:1/0")
+USAGE = """The order management system:
+
+  python3 manage.py up [--port 8000] [--host 127.0.0.1] [--data DIR] [--no-demo] [--only web,worker] [--sessions]
+        start the whole desk and watch over it; Ctrl-C stops it, the data stays
+  python3 manage.py test [pytest arguments]
+        all tests but the long suites, on throw-away servers
+  python3 manage.py setup [--dev]
+        only make .venv with the pinned packages
+  python3 manage.py COMMAND [--data DIR] ...
+        a management command, on the servers of a running desk, or on its own for as long as it takes
+"""
+
+
+def launch(program: str, command: str, arguments: Sequence[str], data: Path) -> int:
+    """Run one command and return its exit code."""
+    try:
+        if command == "up":
+            from oms.supervisor.desk import up  # noqa: PLC0415 - each command loads what it needs alone
+
+            return up(arguments, data)
+        if command == "test":
+            from oms.supervisor.testing import run_tests  # noqa: PLC0415
+
+            return run_tests(arguments)
+        return manage([program, *([command] if command else []), *arguments], data)
+    except ServersUnavailable as error:
+        print(f"oms: {error}", file=sys.stderr)
+        return 2
+
+
+def manage(argv: Sequence[str], data: Path) -> int:
+    """One of Django's commands, with DATABASE_URL and REDIS_URL in its environment before settings are read."""
+    command = argv[1] if len(argv) > 1 else "help"
+    if command in ("help", "--help", "-h") and len(argv) <= 2:
+        print(USAGE)
+    if command in READS_CODE_ALONE or command.startswith("-") or {"-h", "--help"} & set(argv):
+        for name, url in (("DATABASE_URL", NOWHERE.database_url), ("REDIS_URL", NOWHERE.redis_url)):
+            os.environ.setdefault(name, url)
+        return _execute(argv, data)
+    signal.signal(signal.SIGTERM, _leave)  # so that servers of our own are stopped in peace
+    with running(data, purpose=command) as urls:
+        os.environ.update(DATABASE_URL=urls.database_url, REDIS_URL=urls.redis_url)
+        return _execute(argv, data)
+
+
+def environment(data: Path, urls: ServerUrls) -> dict[str, str]:
+    """What every process of a desk gets, beside what the user's own environment says."""
+    env = {
+        "DATABASE_URL": urls.database_url,
+        "REDIS_URL": urls.redis_url,
+        "OMS_DATA": str(data),
+        "OMS_ENV": os.environ.get("OMS_ENV", "demo"),
+        "DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE", "oms.settings"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if env["OMS_ENV"] != "production" and "OMS_SECRET_KEY" not in os.environ and data.is_dir():
+        env["OMS_SECRET_KEY"] = secret_key(data)  # production names its own: many hosts must share it
+    return env
+
+
+def _execute(argv: Sequence[str], data: Path) -> int:
+    urls = ServerUrls(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
+    os.environ.update(environment(data, urls))
+    from django.core.management import execute_from_command_line  # noqa: PLC0415 - only now is its environment whole
+
+    try:
+        execute_from_command_line(list(argv))
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
