@@ -1,5 +1,16 @@
 """Addresses of the books, under the API's prefix."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from portfolio import api
+
+urlpatterns = [
+    path("accounts", api.Accounts.as_view()),
+    path("accounts/<str:code>/positions", api.Positions.as_view()),
+    path("accounts/<str:code>/lots", api.Lots.as_view()),
+    path("accounts/<str:code>/ledger", api.Ledger.as_view()),
+    path("accounts/<str:code>/pnl", api.Pnl.as_view()),
+    path("accounts/<str:code>/transfers", api.Transfers.as_view()),
+    path("accounts/<str:code>/transfers/<str:id>/reverse", api.TransferReversal.as_view()),
+    path("accounts/<str:code>/grants", api.Grants.as_view()),
+]
