@@ -60,9 +60,9 @@ class Knobs(Struct, forbid_unknown_fields=True):
     dedupe_window_seconds: float = 600.0
     visibility_delay_seconds: float = 1.0  # what the broker documents; only lies come near it
     reopen_after_bust: bool = False  # else what a bust leaves open of a closed order is canceled
-    order_types: list[str] = ["market", "limit", "stop", "stop_limit"]
-    times_in_force: list[str] = ["day", "gtc", "ioc", "fok", "gtd"]
-    asset_classes: list[str] = ["equity", "fx", "crypto"]
+    order_types: tuple[str, ...] = ("market", "limit", "stop", "stop_limit")
+    times_in_force: tuple[str, ...] = ("day", "gtc", "ioc", "fok", "gtd")
+    asset_classes: tuple[str, ...] = ("equity", "fx", "crypto")
     replace: bool = True
     short: bool = True
     lies: Lies = msgspec.field(default_factory=Lies)
