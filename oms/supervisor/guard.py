@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 GRACE_SECONDS = 6.0
 
@@ -31,10 +32,8 @@ def identity(pid: int) -> str:
 
 
 def tell(pid: int, number: int) -> None:
-    try:
+    with suppress(OSError):
         os.kill(pid, number)
-    except OSError:
-        pass
 
 
 def end_all(watched: dict[int, tuple[int, str]]) -> None:
@@ -49,10 +48,8 @@ def end_all(watched: dict[int, tuple[int, str]]) -> None:
             time.sleep(0.05)
     for pid, (_, name) in order:
         if identity(pid) in (name, ""):  # never a stranger that got the number
-            try:
+            with suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
-            except OSError:
-                pass
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""`up` and `test`: a whole desk, or a throw-away one, started, watched and stopped together."""
