@@ -10,7 +10,7 @@ import pytest
 
 from brokers.adapters import build
 from brokers.adapters.port import BrokerUnavailable, CancelOrder, NewOrder, Outcome, ReplaceOrder
-from tests.brokers.venue import Venue, frames_until, kinds, long_ago, reports_of, soon
+from tests.brokers.venue import Venue, frames_until, kinds, long_ago, read_to_the_end, reports_of, soon
 
 
 @pytest.fixture(params=["simulated"])
@@ -364,8 +364,7 @@ def test_a_killed_broker_comes_back_with_its_book_and_its_numbers(broker: Any, v
     before = venue.book()
     venue.kill()
     with pytest.raises(BrokerUnavailable):
-        while True:
-            stream.receive(0.2)
+        read_to_the_end(stream)
     venue.start()
     venue.quote("AAPL", "100.00", "100.02", "1000", "1000")
     after = venue.book()

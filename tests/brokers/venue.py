@@ -149,6 +149,13 @@ def frames_until(stream: SimulatedStream, enough: Any, *, seconds: float = 5.0) 
     )
 
 
+def read_to_the_end(stream: SimulatedStream) -> None:
+    """Read until the stream breaks, for ten seconds at most."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        stream.receive(0.2)
+
+
 def reports_of(frames: list[Frame]) -> list[Report]:
     """Return the reports of frames, in order."""
     return [r for f in frames for r in f.reports]
