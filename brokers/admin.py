@@ -1,0 +1,88 @@
+"""Reference data in the admin, edited by administrators with its history kept; quotes and raw messages to read."""
+
+from django.contrib import admin
+from simple_history.admin import SimpleHistoryAdmin
+from unfold.admin import ModelAdmin
+
+from brokers.models import (
+    Broker,
+    BrokerAccount,
+    BrokerHealth,
+    BrokerSession,
+    FeeSchedule,
+    Instrument,
+    Listing,
+    Quote,
+    RawMessage,
+)
+from oms.runtime.facts import Facts
+
+
+class Edited(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]
+    """Rows that administrators edit; the history page tells who changed what."""
+
+
+@admin.register(Instrument)
+class InstrumentAdmin(Edited):
+    """What can be traded."""
+
+    list_display = ["symbol", "name", "asset_class", "currency", "tick_size", "lot_size", "active"]
+    list_filter = ["asset_class", "active"]
+    search_fields = ["symbol", "name"]
+
+
+@admin.register(Broker)
+class BrokerAdmin(Edited):
+    """Brokers. Settings hold a venue's key, so they are not shown; `broker add` changes them."""
+
+    list_display = ["code", "name", "adapter", "enabled"]
+    exclude = ["settings"]
+
+
+@admin.register(Listing)
+class ListingAdmin(Edited):
+    """Instruments at brokers."""
+
+    list_display = ["instrument", "broker", "symbol", "tick_size", "lot_size", "shortable", "active"]
+    list_filter = ["broker", "active"]
+    search_fields = ["symbol"]
+
+
+@admin.register(FeeSchedule)
+class FeeScheduleAdmin(Edited):
+    """What brokers charge, from a date on."""
+
+    list_display = ["broker", "asset_class", "effective_from"]
+    list_filter = ["broker", "asset_class"]
+
+
+@admin.register(Quote)
+class QuoteAdmin(Facts):
+    """The market now."""
+
+    list_display = ["instrument", "bid", "ask", "at", "source"]
+
+
+@admin.register(RawMessage)
+class RawMessageAdmin(Facts):
+    """Bytes as brokers sent them."""
+
+    list_display = ["broker", "sequence", "received_at", "error"]
+    list_filter = ["broker"]
+
+
+@admin.register(BrokerSession)
+class BrokerSessionAdmin(Facts):
+    """Sessions and who holds them."""
+
+    list_display = ["broker", "owner", "connected", "cursor", "seen_at"]
+
+
+@admin.register(BrokerHealth)
+class BrokerHealthAdmin(Facts):
+    """How sending goes."""
+
+    list_display = ["broker", "failures_in_row", "open_until", "ack_ms", "updated_at"]
+
+
+admin.site.register(BrokerAccount, Facts)

@@ -1,0 +1,203 @@
+"""Orders in the admin: find them, cancel them, replace one. Every change asks first and runs the desk's own operation."""
+
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+
+from oms.kernel import decimals
+from oms.kernel.errors import DomainError, Invalid, InvalidFields
+from oms.runtime.facts import Facts
+from oms.runtime.roles import actor_for, require_role
+from orders import operations
+from orders.domain.tickets import Terms
+from orders.models import ChildOrder, Execution, IdempotencyKey, Order, ParkedReport, Submission
+from portfolio.queries import visible_accounts
+
+CONFIRMED = "confirmed"
+
+
+class _Part(admin.TabularInline):  # type: ignore[type-arg]
+    """Rows of an order, to read."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+
+class ChildPart(_Part):
+    """The broker orders of an order."""
+
+    model = ChildOrder
+    fields = [
+        "broker",
+        "client_order_id",
+        "broker_order_id",
+        "status",
+        "quantity",
+        "filled_quantity",
+        "leaves_quantity",
+    ]
+
+
+class ExecutionPart(_Part):
+    """The executions of an order."""
+
+    model = Execution
+    fields = ["broker", "broker_execution_id", "kind", "quantity", "price", "fees", "executed_at"]
+    fk_name = "order"
+
+
+class TermsForm(forms.Form):
+    """What a replace may change; what stays empty stays as it is."""
+
+    quantity = forms.CharField(required=False, max_length=30)
+    limit_price = forms.CharField(required=False, max_length=30)
+    stop_price = forms.CharField(required=False, max_length=30)
+
+    def terms(self) -> Terms:
+        """Return the terms typed, or raise `Invalid` naming the field."""
+
+        def read(name: str) -> Decimal | None:
+            typed = self.cleaned_data[name].strip()
+            value = decimals.parse(typed, field=name) if typed else None
+            if value is not None and value <= 0:
+                raise Invalid("not_positive", "The value must be above zero.", field=name)
+            return value
+
+        return Terms(quantity=read("quantity"), limit_price=read("limit_price"), stop_price=read("stop_price"))
+
+
+@admin.register(Order)
+class OrderAdmin(Facts):
+    """Orders of the accounts the user may see."""
+
+    everyone = True
+    list_display = [
+        "client_order_id", "account", "side", "quantity", "instrument", "order_type", "limit_price", "status",
+        "filled_quantity", "unknown", "created_at",
+    ]  # fmt: skip
+    list_filter = ["status", "account", "side", "order_type", "unknown"]
+    search_fields = ["client_order_id", "instrument__symbol"]
+    list_select_related = ["account", "instrument"]
+    inlines = [ChildPart, ExecutionPart]
+    actions = ["cancel", "replace"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
+        """Narrow to the accounts the user may see, newest first."""
+        rows = super().get_queryset(request).filter(account__in=visible_accounts(request.user))
+        return rows.order_by("-id")  # type: ignore[no-any-return]
+
+    @admin.action(description="Cancel", permissions=["view"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Order]) -> HttpResponse | None:
+        """Ask, then cancel each."""
+        if CONFIRMED not in request.POST:
+            return self._confirm(request, queryset, "cancel", None)
+        for order in queryset:
+            self._attempt(
+                request,
+                order,
+                lambda o: operations.cancel(
+                    o.id, actor=_actor(request), at=timezone.now(), reason="asked in the admin"
+                ),
+                "cancel requested",
+            )
+        return redirect(request.get_full_path())
+
+    @admin.action(description="Replace", permissions=["view"])
+    def replace(self, request: HttpRequest, queryset: QuerySet[Order]) -> HttpResponse | None:
+        """Ask for new terms of one order, then replace it."""
+        if queryset.count() != 1:
+            self.message_user(request, "Choose one order to replace.", messages.ERROR)
+            return None
+        form = TermsForm(request.POST if CONFIRMED in request.POST else None)
+        if CONFIRMED not in request.POST or not form.is_valid():
+            return self._confirm(request, queryset, "replace", form)
+        for order in queryset:
+            self._attempt(
+                request,
+                order,
+                lambda o: operations.replace(o.id, form.terms(), actor=_actor(request), at=timezone.now()),
+                "replace requested",
+            )
+        return redirect(request.get_full_path())
+
+    def _confirm(self, request: HttpRequest, rows: QuerySet[Order], action: str, form: Any) -> HttpResponse:
+        context = self.admin_site.each_context(request) | {
+            "title": f"{action.capitalize()} {rows.count()} order{'s' if rows.count() != 1 else ''}",
+            "orders": rows,
+            "action": action,
+            "form": form,
+            "opts": self.model._meta,
+        }
+        return render(request, "admin/confirm_orders.html", context)
+
+    def _attempt(self, request: HttpRequest, order: Order, change: Any, done: str) -> None:
+        try:
+            require_role(request.user, "trader")
+            change(order)
+            self.message_user(request, f"{order}: {done}.", messages.SUCCESS)
+        except DomainError as error:
+            told = error.errors[0].detail if isinstance(error, InvalidFields) else error.detail
+            self.message_user(request, f"{order}: {told}", messages.ERROR)
+
+
+def _actor(request: HttpRequest) -> Any:
+    return actor_for(request.user, automated=False)
+
+
+@admin.register(Execution)
+class ExecutionAdmin(Facts):
+    """Executions, busts and corrections."""
+
+    list_display = ["broker_execution_id", "broker", "kind", "side", "quantity", "price", "fees", "executed_at"]
+    list_filter = ["kind", "broker"]
+    search_fields = ["broker_execution_id"]
+
+
+@admin.register(Submission)
+class SubmissionAdmin(Facts):
+    """What was to be sent, and what became of it."""
+
+    list_display = ["client_order_id", "broker", "kind", "state", "attempts", "sent_at", "due_at"]
+    list_filter = ["state", "kind", "broker"]
+    search_fields = ["client_order_id"]
+
+
+@admin.register(ChildOrder)
+class ChildOrderAdmin(Facts):
+    """Broker orders."""
+
+    list_display = ["client_order_id", "broker", "status", "quantity", "filled_quantity", "updated_at"]
+    list_filter = ["status", "broker"]
+    search_fields = ["client_order_id", "broker_order_id"]
+
+
+@admin.register(ParkedReport)
+class ParkedReportAdmin(Facts):
+    """Reports that wait for what they speak of."""
+
+    list_display = ["waits_for", "broker", "received_at", "applied_at"]
+    list_filter = ["broker"]
+
+
+@admin.register(IdempotencyKey)
+class IdempotencyKeyAdmin(Facts):
+    """Keys of requests and the orders they made."""
+
+    list_display = ["key", "user", "order"]
+    search_fields = ["key"]
