@@ -146,7 +146,7 @@ class Venue:
         return Answer(message.client_order_id, wire.REJECTED, reason="unknown_message")
 
     def _lie_about(self, answer: Answer) -> Answer:
-        if answer.code == wire.TAKEN and self._chance(self.lies.error_though_accepted):
+        if answer.code == wire.TAKEN and self.chance(self.lies.error_though_accepted):
             return Answer(answer.client_order_id, self.random.choice(LYING_CODES), reason="something went wrong")
         return answer
 
@@ -161,7 +161,7 @@ class Venue:
                 status=twin.status,
             )
         fault = fault_of_new(message, self.instruments.get(message.symbol), self.knobs, at)
-        if not fault and self._chance(self.knobs.reject_rate):
+        if not fault and self.chance(self.knobs.reject_rate):
             fault = "declined_by_broker"
         return self._enter(message, at, fault)
 
@@ -192,7 +192,7 @@ class Venue:
         if fault:
             return Answer(message.client_order_id, wire.REJECTED, order.broker_order_id, fault)
         self._watch_expiry(order)
-        if self._chance(self.lies.hide_orders):
+        if self.chance(self.lies.hide_orders):
             self.hidden[order.broker_order_id] = at + timedelta(seconds=self.lies.hide_seconds)
         self._later(self._delay(self.knobs.latency_ms.fill), "activate", order, at)
         return Answer(message.client_order_id, wire.TAKEN, order.broker_order_id)
@@ -222,7 +222,7 @@ class Venue:
         self._close(
             order, "canceled", at, client_order_id=message.client_order_id, orig_client_order_id=order.client_order_id
         )
-        if self._chance(self.lies.late_fill_after_cancel):
+        if self.chance(self.lies.late_fill_after_cancel):
             self._later(self.lies.late_fill_seconds, "late_fill", (order, left), at)
 
     def _refuse_change(self, order: Order, message: Message, kind: str, at: datetime, text: str = "too_late") -> None:
@@ -288,7 +288,7 @@ class Venue:
         """Return how long the next request waits before it is acted on, in seconds."""
         return self._delay(self.knobs.latency_ms.ack)
 
-    def _chance(self, probability: float) -> bool:
+    def chance(self, probability: float) -> bool:
         return probability > 0 and self.random.random() < probability
 
     def _later(self, seconds: float, act: str, subject: Any, at: datetime) -> None:
@@ -418,14 +418,14 @@ class Venue:
     def _fill_from_quote(self, market: Market, order: Order, usable: Decimal, at: datetime) -> Decimal:
         """Fill from the quote and return how much; chance may split it, and the rest follows a little later."""
         quantity = usable
-        if order.time_in_force != "fok" and usable > market.lot and self._chance(self.knobs.partial_fill_rate):
+        if order.time_in_force != "fok" and usable > market.lot and self.chance(self.knobs.partial_fill_rate):
             part = usable * Decimal(str(round(self.random.uniform(0.2, 0.8), 3)))
             quantity = max(part // market.lot * market.lot, market.lot)
             pause = max(self._delay(self.knobs.latency_ms.fill), CONTINUE_SECONDS)
             self._later(pause, "activate", order, at)
         market.use(order, quantity)
         price = market.touch_price(order, self._improvement())
-        extra = market.lot if quantity == order.leaves and self._chance(self.lies.overfill) else ZERO
+        extra = market.lot if quantity == order.leaves and self.chance(self.lies.overfill) else ZERO
         self._trade(order, quantity + extra, price, at)
         return quantity
 
@@ -449,7 +449,7 @@ class Venue:
             order_status=_working_status(cumulative, order.quantity) if working else order.status,
             fees=self._charge(order, quantity, price),
         )
-        if self._chance(self.lies.bust):
+        if self.chance(self.lies.bust):
             self._later(self.lies.bust_seconds, "bust", execution_id, at)
 
     def _next_execution(self) -> str:

@@ -4,8 +4,8 @@ A connection starts with `Hello` and is of one kind: `orders` (requests and repl
 reports out, heartbeats between), `market` (quotes in) or `admin` (what only tests and the demo may do).
 
 Codes of an answer: 200 taken; 422 rejected, and that is documented as proof; 409 an order of this client id
-is here already, its state comes along; 429 over the rate, and only with `accepted: false` a proof that the
-message was not taken. Any other code proves nothing.
+is here already, its state comes along; 429 over the rate and 408 too old, which only with `accepted: false` are a
+proof that the message was not taken. Any other code proves nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 VERSION = 1
-TAKEN, DUPLICATE, REJECTED, TOO_MANY, FAILED = 200, 409, 422, 429, 500
+TAKEN, TOO_OLD, DUPLICATE, REJECTED, TOO_MANY, FAILED = 200, 408, 409, 422, 429, 500
 FRAME_REPORTS_MAX = 250
 
 
@@ -104,6 +104,9 @@ class Request(msgspec.Struct):
     quotes: list[Quote] = []
     lies: dict[str, Any] | None = None
     arguments: dict[str, Any] = {}
+    expires_at: float = 0.0  # submit: seconds since 1970 after which nothing of it may be acted on; 0: no end
+    first: int = 0  # resend: numbers of the first and the last frame wanted
+    last: int = 0
 
 
 class Quote(msgspec.Struct, array_like=True):

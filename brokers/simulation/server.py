@@ -1,0 +1,388 @@
+"""Venues on the network: each broker on a port of its own, all of them in one event loop, no task per order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import Any
+
+import msgspec
+
+from brokers.simulation import wire
+from brokers.simulation.answers import admin_reply, reply
+from brokers.simulation.journal import Journal
+from brokers.simulation.knobs import Instrument, Knobs
+from brokers.simulation.venue import Venue
+from brokers.simulation.wire import Hello, Quote, Request
+
+HEARTBEAT_SECONDS = 1.0
+LINE_BYTES_MAX = 16 << 20
+CATCH_UP_FRAMES = 100
+NONSENSE = b'{"seq": not-a-number, "reports": [\xff\xfe'
+
+
+class BrokerConfig(msgspec.Struct):
+    """One venue: where it listens (0: any free port), the key it asks for, how it behaves, what it charges."""
+
+    port: int = 0
+    host: str = ""
+    key: str = ""
+    venue: Knobs = msgspec.field(default_factory=Knobs)
+    fees: dict[str, list[dict[str, Any]]] | None = None
+
+
+class HostConfig(msgspec.Struct):
+    """All venues of a process. `data` is the folder of their journals; None keeps them in memory."""
+
+    instruments: list[Instrument]
+    brokers: dict[str, BrokerConfig]
+    data: str | None = None
+    host: str = "127.0.0.1"
+
+
+def utc_now() -> datetime:
+    """Return the time; the one clock of a venue process."""
+    return datetime.now(UTC)
+
+
+class VenueServer:
+    """A venue, its port, its connections and its alarm."""
+
+    def __init__(
+        self, code: str, config: BrokerConfig, host: str, venue: Venue, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self.code = code
+        self.config = config
+        self.host = config.host or host
+        self.port = config.port
+        self.venue = venue
+        self.clock = clock
+        self.started = clock()
+        self.sessions: set[Session] = set()
+        self.streams: set[Session] = set()
+        self.server: asyncio.Server | None = None
+        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm_at: datetime | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Listen; the port is kept for good, so that a restart is found again."""
+        await self._listen()
+        self.tasks = [asyncio.create_task(self._beat())]
+        if self.venue.knobs.down is not None:
+            self.tasks.append(asyncio.create_task(self._planned_outages()))
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_server(lambda: Session(self), self.host, self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the port, the connections and the journal."""
+        for task in self.tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self.alarm is not None:
+            self.alarm.cancel()
+        self._hang_up()
+        self.venue.seal()
+        self.venue.journal.close()
+
+    def _hang_up(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for session in list(self.sessions):
+            session.transport.abort()
+
+    async def outage(self, seconds: float) -> None:
+        """Be away: no port, no connections; then listen again."""
+        self._hang_up()
+        await asyncio.sleep(seconds)
+        await self._listen()
+
+    async def _planned_outages(self) -> None:
+        down = self.venue.knobs.down
+        while down is not None:
+            await asyncio.sleep(down.every_seconds)
+            await self.outage(down.for_seconds)
+
+    async def _beat(self) -> None:
+        """Tell every stream where the venue stands, so that a frame lost at the end is missed too."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self.wake()
+            if not self.venue.lies.silence:
+                line = wire.encode({"heartbeat": self.venue.sequence}) + b"\n"
+                for session in self.streams:
+                    if session.caught_up:
+                        session.transport.write(line)
+
+    # -- time passing ------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Do what is due, send what became ready, set the alarm for what comes next."""
+        self.venue.tick(self.clock())
+        self.settle()
+
+    def settle(self) -> None:
+        """Send ready frames and set the alarm."""
+        for number, line in self.venue.frames():
+            self._broadcast(number, line)
+        when = self.venue.next_due()
+        if when is None or (self.alarm_at is not None and self.alarm_at <= when):
+            return
+        if self.alarm is not None:
+            self.alarm.cancel()
+        delay = max((when - self.clock()).total_seconds(), 0.0005)
+        self.alarm_at = when
+        # an alarm may not lie further ahead than the loop can count; an early one finds nothing due and sets the next
+        self.alarm = asyncio.get_running_loop().call_later(min(delay, 3600.0), self._ring)
+
+    def _ring(self) -> None:
+        self.alarm = self.alarm_at = None
+        self.wake()
+
+    def _broadcast(self, number: int, line: bytes) -> None:
+        sent = self._distort(line) if self.streams else b""
+        for session in self.streams:
+            session.follow(number, sent)
+
+    def _distort(self, line: bytes) -> bytes:
+        """Return what goes over the wire for a frame: itself, or what a lie makes of it. The journal stays true."""
+        venue, lies = self.venue, self.venue.lies
+        lucky = venue.chance
+        if lucky(lies.gap):
+            return b""
+        if lucky(lies.reorder_reports):
+            frame = wire.decode_frame(line)
+            line = wire.encode(wire.FrameOut(frame.seq, frame.reports[::-1]))
+        if lucky(lies.duplicate_reports):
+            line = line + b"\n" + line
+        elif lucky(lies.corrupt):
+            line = line[: len(line) // 2]
+        if lucky(lies.garbage):
+            line = NONSENSE + b"\n" + line
+        return line + b"\n"
+
+    def quote(self, quotes: Sequence[Quote]) -> None:
+        """Bring the market to the venue."""
+        self.venue.quote(quotes, self.clock())
+        self.settle()
+
+
+class Session(asyncio.Protocol):
+    """One connection: a hello, then lines of its kind."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: VenueServer) -> None:
+        self.server = server
+        self.rest = b""
+        self.kind = ""
+        self.sent = 0  # number of the last frame this stream was given
+        self.paused = False
+        self.busy_until = 0.0
+        self.closed = False
+
+    # -- connection --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.server.sessions.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.server.sessions.discard(self)
+        self.server.streams.discard(self)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._catch_up()
+
+    def data_received(self, data: bytes) -> None:
+        if self.server.venue.lies.silence and self.kind != "admin" and b'"admin"' not in data:
+            return
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        if len(self.rest) > LINE_BYTES_MAX:
+            self.transport.abort()
+            return
+        for line in lines:
+            if not self.closed:
+                self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        try:
+            if not self.kind:
+                self._greet(wire.decode_hello(line))
+            else:
+                self._request(wire.decode_request(line))
+        except msgspec.MsgspecError as error:
+            self.transport.write(wire.encode({"error": f"unreadable: {error}"}) + b"\n")
+            self.transport.close()
+
+    def _greet(self, hello: Hello) -> None:
+        server = self.server
+        fault = ""
+        if hello.hello != wire.VERSION:
+            fault = f"speak version {wire.VERSION}"
+        elif hello.type not in ("orders", "stream", "market", "admin"):
+            fault = "unknown type of connection"
+        elif not hmac.compare_digest(hello.key.encode(), server.config.key.encode()):
+            fault = "wrong key"
+        if fault:
+            self.transport.write(wire.encode({"error": fault}) + b"\n")
+            self.transport.close()
+            return
+        if server.venue.lies.down and hello.type != "admin":
+            self.transport.abort()
+            return
+        self.kind = hello.type
+        self.transport.write(wire.encode({"ok": True, "seq": server.venue.sequence}) + b"\n")
+        if self.kind == "stream":
+            server.settle()
+            self.sent = server.venue.sequence if hello.after is None else min(hello.after, server.venue.sequence)
+            server.streams.add(self)
+            self._catch_up()
+
+    # -- stream ------------------------------------------------------------------------------------------------
+
+    @property
+    def caught_up(self) -> bool:
+        """Tell whether this stream has been given every frame there is."""
+        return self.sent == self.server.venue.sequence
+
+    def follow(self, number: int, sent: bytes) -> None:
+        """Take a live frame; one that is behind or slow gets it from the journal later."""
+        if self.sent == number - 1 and not self.paused and not self.server.venue.lies.silence:
+            self.sent = number
+            self.transport.write(sent)
+        else:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Send what is missing, a little at a time, so that no reader makes the venue wait or its memory grow."""
+        venue = self.server.venue
+        if self.closed or self.kind != "stream" or self.paused or venue.lies.silence or self.caught_up:
+            return
+        last = min(self.sent + CATCH_UP_FRAMES, venue.sequence)
+        lines = [venue.journal.read(n) for n in range(self.sent + 1, last + 1)]
+        self.sent = last
+        self.transport.write(b"\n".join(lines) + b"\n")
+        if not self.caught_up:
+            asyncio.get_running_loop().call_soon(self._catch_up)
+
+    def _resend(self, first: int, last: int) -> None:
+        journal = self.server.venue.journal
+        last = min(last, len(journal))
+        for number in range(max(first, 1), last + 1):
+            self.transport.write(journal.read(number) + b"\n")
+        self.transport.write(wire.encode({"resent": last}) + b"\n")
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    def _request(self, request: Request) -> None:
+        if self.kind == "stream":
+            if request.op == "resend":
+                self._resend(request.first, request.last)
+        elif self.kind == "admin":
+            self._administer(request)
+        elif request.op == "quotes":
+            self.server.quote(request.quotes)
+            self.transport.write(wire.encode({"id": request.id}) + b"\n")
+        elif self.kind == "orders":
+            self._in_turn(request)
+
+    def _in_turn(self, request: Request) -> None:
+        """Act at once, or after the latency of this venue; requests of a connection keep their order."""
+        delay = self.server.venue.ack_delay()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if delay <= 0 and self.busy_until <= now:
+            self._serve(request)
+            return
+        self.busy_until = max(now + delay, self.busy_until + 1e-6)
+        loop.call_at(self.busy_until, self._serve, request)
+
+    def _serve(self, request: Request) -> None:
+        if self.server.server is None or not self.server.server.is_serving():
+            return
+        server = self.server
+        answer = reply(server.venue, request, server.clock(), expired=0 < request.expires_at < time())
+        server.settle()
+        if self.closed:
+            return
+        if request.op == "submit" and server.venue.chance(server.venue.lies.drop_reply):
+            self.transport.abort()
+            return
+        self.transport.write(wire.encode(answer) + b"\n")
+
+    def _administer(self, request: Request) -> None:
+        server = self.server
+        if request.op == "down":
+            outage = server.outage(float(request.arguments.get("for_seconds", 2)))
+            self.transport.write(wire.encode({"id": request.id, "done": True}) + b"\n")
+            server.tasks.append(asyncio.get_running_loop().create_task(outage))
+            return
+        answer = admin_reply(server.venue, request, server.clock())
+        server.settle()
+        for session in list(server.streams):
+            session._catch_up()
+        self.transport.write(wire.encode(answer) + b"\n")
+
+
+class VenueHost:
+    """All venues of a process."""
+
+    def __init__(self, config: HostConfig, clock: Callable[[], datetime] = utc_now) -> None:
+        self.config = config
+        self.clock = clock
+        self.instruments = {i.symbol: i for i in config.instruments}
+        self.servers: dict[str, VenueServer] = {}
+
+    async def start(self) -> None:
+        """Open every venue of the configuration."""
+        for code, broker in self.config.brokers.items():
+            await self.add(code, broker)
+
+    async def add(self, code: str, broker: BrokerConfig) -> int:
+        """Open one more venue and return its port."""
+        path = Path(self.config.data) / f"{code}.journal" if self.config.data else None
+        venue = Venue(code, self.instruments, broker.venue, Journal(path), fees=broker.fees)
+        server = VenueServer(code, broker, self.config.host, venue, self.clock)
+        try:
+            await server.start()
+        except OSError:
+            venue.journal.close()
+            raise
+        server.wake()
+        self.servers[code] = server
+        return server.port
+
+    async def remove(self, code: str) -> None:
+        """Close one venue; its journal stays."""
+        await self.servers.pop(code).stop()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Return where each venue listens."""
+        return {code: server.port for code, server in self.servers.items()}
+
+    def set_quotes(self, quotes: Sequence[Quote]) -> None:
+        """Bring the market to every venue."""
+        for server in self.servers.values():
+            server.quote(quotes)
+
+    async def stop(self) -> None:
+        """Close every venue."""
+        for code in list(self.servers):
+            await self.remove(code)
