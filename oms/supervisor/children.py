@@ -109,7 +109,6 @@ class Hurry:
     def add(self) -> None:
         self.count += 1
 
-    @property
     def stopping(self) -> bool:
         return self.count > 0
 

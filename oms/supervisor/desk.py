@@ -102,23 +102,23 @@ class Desk:
     def prepare(self) -> None:
         """Bring the schema to this code's state; put the demo desk into an empty one."""
         self._run("migrate", "--noinput", "-v", "0", saying="Bringing the schema up to date ...")
-        if self.demo and not self.hurry.stopping and is_empty(self.lease.urls.database_url):
+        if self.demo and not self.hurry.stopping() and is_empty(self.lease.urls.database_url):
             self._run("seed_demo", saying="Setting up the demo desk ...")
 
     def _run(self, *arguments: str, saying: str) -> None:
-        if self.hurry.stopping:
+        if self.hurry.stopping():
             return
         say(saying)
         log = self.logs / f"{arguments[0]}.log"
         step = Child(Program(arguments[0], manage(*arguments), 0), log, self.env, ROOT)
         self.guard.watch(arguments[0], step.start(time.monotonic()), signal.SIGTERM)
         while step.running():
-            if self.hurry.stopping:
+            if self.hurry.stopping():
                 step.ask_to_stop()
             time.sleep(0.05)
         self.guard.forget(arguments[0])
         code = step.finish()
-        if code != 0 and not self.hurry.stopping:
+        if code != 0 and not self.hurry.stopping():
             raise Refused(f"manage.py {' '.join(arguments)} failed (exit {code}); the end of {log}:\n{tail(log, 20)}")
 
     def watch(self) -> None:
@@ -127,7 +127,7 @@ class Desk:
             self._add(program)
         waiting = Waiting(self)
         roster_at = 0.0
-        while not self.hurry.stopping:
+        while not self.hurry.stopping():
             now = time.monotonic()
             self._mend_servers()
             if now >= roster_at:
@@ -149,7 +149,7 @@ class Desk:
     def _tend(self, child: Child, now: float) -> None:
         if told := child.ended(now):
             say(told)
-        if child.process is None and now >= child.due_at and not self.hurry.stopping:
+        if child.process is None and now >= child.due_at and not self.hurry.stopping():
             self.guard.watch(child.program.name, child.start(now), signal.SIGTERM)
 
     def _match_gateways(self) -> None:
@@ -168,7 +168,7 @@ class Desk:
         self.guard.mend()
         for server in self.lease.owned:
             gone = server.process.poll() is not None if server.process else server.running_pid() is None
-            if not gone or self.hurry.stopping:
+            if not gone or self.hurry.stopping():
                 continue
             say(f"{server.name} ended; starting it again on port {server.port}; see {server.log}")
             self.lease.adopted.pop(server.name, None)
