@@ -305,6 +305,7 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> N
         else:
             for broker_id, quantity in plan.legs:
                 child, submission = new_child(order, broker_id, links[draft.account.id][broker_id], quantity, at)
+                submission.reduces = verdict.reduces
                 children.append(child)
                 submissions.append(submission)
         orders.append(order)

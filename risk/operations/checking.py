@@ -119,7 +119,6 @@ _RESIZE = f"""
 WITH before AS MATERIALIZED (
   SELECT h.id, h.account_id, h.instrument_id, h.side, h.open_quantity, h.unit_amount, u.open, u.unit
   FROM risk_hold h JOIN unnest(%(ids)s::uuid[], %(open)s::numeric[], %(unit)s::numeric[]) u(id, open, unit) ON u.id = h.id
-  ORDER BY h.id FOR UPDATE OF h
 ), written AS (
   UPDATE risk_hold h SET open_quantity = b.open, unit_amount = coalesce(b.unit, b.unit_amount) FROM before b
   WHERE h.id = b.id AND (b.open, coalesce(b.unit, b.unit_amount)) <> (b.open_quantity, b.unit_amount)
@@ -137,7 +136,7 @@ WHERE e.account_id = m.account_id AND e.instrument_id = m.instrument_id AND (m.b
 
 
 def resize(open_quantities: Mapping[UUID, Decimal]) -> None:
-    """Set holds to what may still be filled, 0 to release, and the totals with them. One statement.
+    """Set holds to what may still be filled, 0 to release, and the totals with them. Two statements.
 
     Whatever quantity is told is recorded, more than before too: limits bind new orders, not facts. Orders without
     a hold (denied, or adopted from a broker) are passed over.
@@ -150,6 +149,8 @@ def _set_holds(wanted: Mapping[UUID, tuple[Decimal, Decimal | None]]) -> None:
         return
     require_transaction()
     ids = sorted(wanted)
+    # A statement of its own: the next one's snapshot is then younger than the locks, and sees what they waited for.
+    sql.run("SELECT FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
     sql.run(_RESIZE, {"ids": ids, "open": [wanted[i][0] for i in ids], "unit": [wanted[i][1] for i in ids]})
 
 

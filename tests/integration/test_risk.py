@@ -289,6 +289,21 @@ class TestRace:
         assert Exposure.objects.get().buying == 0
         assert live_floor.broken() == {}
 
+    def test_two_reports_on_one_order_at_once_keep_the_totals(self, live_floor: Floor) -> None:
+        intents = [live_floor.intent("buy 10 AAPL limit 100") for _ in range(2)]
+        live_floor.check(*intents)
+
+        def fill(number: int) -> None:
+            try:
+                for left in range(20):
+                    live_floor.resize({i.order_id: str((left * number) % 11) for i in intents})
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fill, range(1, 9)))
+        assert live_floor.broken() == {}
+
 
 class TestRecheck:
     def recheck(self, floor: Floor, intent: Intent, open_quantity: str) -> Verdict:

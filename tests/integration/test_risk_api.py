@@ -1,6 +1,7 @@
 """Risk from outside: roles, bodies and answers, the commands, and a halt that stops what waits to be sent."""
 
 import json
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from rest_framework.test import APIRequestFactory, force_authenticate
 
-from orders.halt_api import Halts
+from orders.api import Halts
 from orders.models import Submission
 from risk import api
 from risk.models import Halt, Limit
@@ -147,6 +148,21 @@ class TestHalts:
         assert call(Halts, "post", desk.rita, body)[0] == 201
         assert desk.send() == sent
         assert Submission.objects.filter(state="prepared").count() == 1 - sent
+
+    @pytest.mark.parametrize(("mode", "sides"), [("reduce_only", ["sell"]), ("halt", [])])
+    def test_reduce_only_lets_go_what_reduces(self, desk: Desk, mode: str, sides: list[str]) -> None:
+        desk.place("buy 10 AAPL")
+        desk.send()
+        [sent] = desk.near.sent
+        fill = {"execution_id": "E1", "last_quantity": Decimal(10), "last_price": Decimal(100), "executed_at": desk.at}
+        desk.report(desk.near.report("new", sent), desk.near.report("trade", sent, **fill))
+        desk.place("buy 5 AAPL", "sell 5 AAPL")
+        desk.near.sent.clear()
+        body = {"scope": {"all": True}, "mode": mode, "cancel_open": False, "reason": "storm"}
+        assert call(Halts, "post", desk.rita, body)[0] == 201
+        assert desk.send() == len(sides)
+        assert [order.side for order in desk.near.sent] == sides
+        desk.holds()
 
     def test_a_cancel_passes_a_halt(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10 AAPL limit 90")
