@@ -190,10 +190,10 @@ def _authenticate(token: str) -> Caller | None:
         for row in rows:
             fresh = row.expiry is None or row.expiry > datetime.now(UTC)
             if constant_time_compare(digest, row.digest) and fresh and row.user.is_active:
-                roles = roles.roles_of(row.user)
+                held = roles.roles_of(row.user)
                 return Caller(
                     roles.actor_for(row.user, automated=True),
-                    "trader" in roles,
+                    "trader" in held,
                     time.monotonic() + TOKEN_SECONDS,
                 )
     except (OperationalError, InterfaceError):

@@ -30,7 +30,7 @@ def configure(*, json_lines: bool) -> None:
     last: list[Any] = (
         [structlog.processors.format_exc_info, _clean, structlog.processors.JSONRenderer()]
         if json_lines
-        else [_clean, structlog.dev.ConsoleRenderer(colors=False)]
+        else [_clean, structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *last],
