@@ -161,7 +161,13 @@ class Lot(models.Model):
     closed_at = models.DateTimeField(null=True)  # when the trade that consumed the rest was executed
 
     class Meta:
-        constraints = bounded("lot", any_sign=("quantity", "remaining", "price"))
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(remaining=0, closed_at__isnull=False) | (~models.Q(remaining=0) & models.Q(closed_at=None)),
+                name="lot_closed_when_empty",
+            ),
+            *bounded("lot", any_sign=("quantity", "remaining", "price")),
+        ]
         indexes = [models.Index(fields=["account", "instrument", "closed_at", "opened_at"], name="lot_queue")]
 
     def __str__(self) -> str:
