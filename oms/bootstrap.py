@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(0)
     if Path(sys.prefix).resolve() != VENV.resolve() and "OMS_SUPERVISED" not in os.environ:
         sys.stdout.flush()
-        os.execv(PYTHON, [str(PYTHON), *argv])  # never returns
+        os.execv(PYTHON, [str(PYTHON), *argv])  # noqa: S606 - this process becomes it
     from oms.launch import launch  # noqa: PLC0415 - its packages are there only inside .venv
 
     sys.exit(launch(argv[0], command, arguments, data))
@@ -102,7 +102,8 @@ def _read_stamp(root: Path) -> dict[str, str]:
         lines = (root / ".venv" / STAMP.name).read_text().split("\n")
     except OSError:
         return {}
-    return dict(line.split(" ", 1) for line in lines if " " in line)  # type: ignore[misc]
+    pairs = (line.partition(" ") for line in lines)
+    return {name: digest for name, _, digest in pairs if digest}
 
 
 def _write_stamp(root: Path, *, development: bool) -> None:

@@ -94,7 +94,8 @@ class Postgres:
             log=self.log,
             orphan_signal=self.stop_signal,
             prefix=self.identity.prefix,
-            **self.identity.drop,
+            user=self.identity.drop.get("user"),
+            group=self.identity.drop.get("group"),
         )
 
     def wait_ready(self) -> None:

@@ -25,13 +25,16 @@ def spawn(
     prefix: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     cwd: str | Path = "/",
-    **identity: Any,
+    user: int | None = None,
+    group: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, output to `log`; `orphan_signal` reaches it when this process dies.
 
+    `user` and `group` are dropped to; `prefix` goes before all.
     Call from the main thread: the kernel watches the thread that started the child.
     """
     tether = [sys.executable, "-I", "-S", str(TETHER), str(int(orphan_signal)), str(os.getpid())]
+    tether.append("-" if user is None else f"{user}:{group}")
     with open_log(log) as output:
         return subprocess.Popen(
             [*prefix, *tether, *map(str, command)],
@@ -41,7 +44,6 @@ def spawn(
             start_new_session=True,
             env=None if env is None else dict(env),
             cwd=cwd,
-            **identity,
         )
 
 

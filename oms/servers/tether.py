@@ -1,4 +1,6 @@
-"""`tether.py SIGNAL PARENT COMMAND...`: become COMMAND, and get SIGNAL when PARENT dies.
+"""`tether.py SIGNAL PARENT USER COMMAND...`: become COMMAND, and get SIGNAL when PARENT dies.
+
+USER is `uid:gid` to drop to, or `-`. (Popen's own `user=` would run *this* as that user, who may not reach Python.)
 
 Run as a plain script before each child, so that a kill -9 of the parent leaves no orphan. On Linux the kernel keeps
 the promise and this process *becomes* the command; elsewhere it stays as a watch that ends the command's group.
@@ -14,8 +16,13 @@ import time
 PR_SET_PDEATHSIG = 1
 
 
-def main(number: int, parent: int, command: list[str]) -> None:
+def main(number: int, parent: int, user: str, command: list[str]) -> None:
     """Never returns."""
+    if user != "-":
+        uid, gid = map(int, user.split(":"))
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)  # before the wish below: a change of user takes it back
     if sys.platform != "linux":
         watch(number, parent, command)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
@@ -37,4 +44,4 @@ def watch(number: int, parent: int, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
