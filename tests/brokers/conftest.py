@@ -1,4 +1,4 @@
-"""Venues for tests: one process each, ended with the test."""
+"""Venues for tests, in processes of their own that end with the tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,26 +6,43 @@ from typing import Any
 
 import pytest
 
-from tests.brokers.venue import Venue
+from tests.brokers.venue import Process, Venue
+
+POOL_SIZE = 80
+"""Honest venues kept ready for the tests of a session: each test has one that nobody used before."""
+
+
+def opened(process: Process, code: str, knobs: dict[str, Any]) -> Venue:
+    """Return a venue whose market for AAPL is open."""
+    venue = Venue(process, code, knobs)
+    venue.quote("AAPL", "100.00", "100.02", "1000", "1000")
+    return venue
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Venue]]:
+    """Return fresh venues, quick, honest and deep."""
+    process = Process(tmp_path_factory.mktemp("venues"), {f"X{n}": {} for n in range(POOL_SIZE)})
+    yield (opened(process, code, {}) for code in process.ports)
+    process.kill()
+
+
+@pytest.fixture
+def venue(pool: Iterator[Venue]) -> Venue:
+    """Return a venue that is quick, honest and deep."""
+    return next(pool)
 
 
 @pytest.fixture
 def start_venue(tmp_path: Path) -> Iterator[Callable[..., Venue]]:
-    """Start venues with the knobs of the test."""
-    started: list[Venue] = []
+    """Start venues with the knobs of the test, each in a process that the test may kill."""
+    started: list[Process] = []
 
-    def start(**knobs: Any) -> Venue:
-        venue = Venue(tmp_path, **knobs)
-        started.append(venue)
-        venue.quote("AAPL", "100.00", "100.02", "1000", "1000")
-        return venue
+    def start(*, fees: dict[str, Any] | None = None, **knobs: Any) -> Venue:
+        process = Process(tmp_path, {"X": {"venue": {"seed": 7} | knobs, "fees": fees}})
+        started.append(process)
+        return opened(process, "X", knobs)
 
     yield start
-    for venue in started:
-        venue.kill()
-
-
-@pytest.fixture
-def venue(start_venue: Callable[..., Venue]) -> Venue:
-    """Return a venue that is quick, honest and deep."""
-    return start_venue()
+    for process in started:
+        process.kill()

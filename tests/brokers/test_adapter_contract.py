@@ -79,7 +79,7 @@ def test_answers_stand_in_the_order_of_the_messages_each_judged_alone(broker: An
 
 
 @pytest.mark.parametrize(
-    "text", ["buy 1 AAPL limit 99.995", "buy 0.5 AAPL", "buy 1 NOPE", "buy 1 MSFT", "buy 0 AAPL", "buy 1 AAPL limit 0"]
+    "text", ["buy 1 AAPL limit 99.995", "buy 0.5 AAPL", "buy 1 NOPE", "buy 0 AAPL", "buy 1 AAPL limit 0"]
 )
 def test_what_can_not_trade_is_provably_rejected_and_reported(
     broker: Any, stream: Any, venue: Venue, text: str
@@ -345,9 +345,11 @@ def test_nothing_is_written_after_the_deadline(broker: Any, venue: Venue) -> Non
     assert venue.book()["orders"] == []
 
 
-def test_a_broker_that_is_not_there_was_sent_nothing(broker: Any, venue: Venue) -> None:
+def test_a_broker_that_is_not_there_was_sent_nothing(start_venue: Callable[..., Venue]) -> None:
+    venue = start_venue()
+    broker = venue.client()
     broker.send([venue.order("buy 1 AAPL")], deadline=soon())
-    venue.kill()
+    venue.process.kill()
     (answer,) = broker.send([venue.order("buy 1 AAPL")], deadline=soon())
 
     assert answer.outcome is Outcome.NOT_SENT
@@ -356,16 +358,18 @@ def test_a_broker_that_is_not_there_was_sent_nothing(broker: Any, venue: Venue) 
             ask()
 
 
-def test_a_killed_broker_comes_back_with_its_book_and_its_numbers(broker: Any, venue: Venue) -> None:
+def test_a_killed_broker_comes_back_with_its_book_and_its_numbers(start_venue: Callable[..., Venue]) -> None:
+    venue = start_venue()
+    broker = venue.client()
     stream = broker.stream(0)
     resting = venue.order("buy 5 AAPL limit 90 gtc")
     broker.send([venue.order("buy 10 AAPL"), resting, venue.order("sell 3 AAPL limit 200 gtc")], deadline=soon())
     seen = frames_until(stream, lambda rs: "trade" in kinds(rs) and kinds(rs).count("new") == 3)
     before = venue.book()
-    venue.kill()
+    venue.process.kill()
     with pytest.raises(BrokerUnavailable):
         read_to_the_end(stream)
-    venue.start()
+    venue.process.start()
     venue.quote("AAPL", "100.00", "100.02", "1000", "1000")
     after = venue.book()
     again = broker.stream(seen[-1].sequence)

@@ -362,7 +362,7 @@ def test_latency_delays_answers_and_fills_but_not_each_other(start_venue: Start)
 
 
 def test_quality_knobs_make_a_broker_that_rejects_and_fills_in_parts(start_venue: Start) -> None:
-    venue = start_venue(reject_rate=0.3, partial_fill_rate=0.5, price_improvement_bps=1.0)
+    venue = start_venue(reject_rate=0.3, partial_fill_rate=0.5, price_improvement_bps=2.0)
     broker = venue.client()
     stream = broker.stream(0)
     answers = broker.send([venue.order("buy 10 AAPL") for _ in range(200)], deadline=soon())

@@ -1,7 +1,6 @@
 """A real venue process for tests: started, scripted over its admin connection, killed, started again."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -32,46 +31,31 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-class Venue:
-    """One simulated broker `X` in a process of its own."""
+class Process:
+    """Simulated brokers in a process of their own."""
 
-    def __init__(self, folder: Path, *, fees: dict[str, Any] | None = None, **knobs: Any) -> None:
-        self.port = free_port()
-        self.config = folder / f"venue-{self.port}.json"
-        self.settings: dict[str, Any] = {
-            "host": "127.0.0.1",
-            "port": self.port,
-            "key": KEY,
-            "code": "X",
-            "venue": knobs,
+    def __init__(self, folder: Path, brokers: dict[str, dict[str, Any]]) -> None:
+        self.ports = {code: free_port() for code in brokers}
+        self.config = folder / f"venues-{next(iter(self.ports.values()))}.json"
+        told = {
+            "data": str(self.config.with_suffix("")),
+            "instruments": INSTRUMENTS,
+            "brokers": {c: {"port": self.ports[c], "key": KEY} | b for c, b in brokers.items()},
         }
-        broker = {"port": self.port, "key": KEY, "venue": {"seed": 7} | knobs, "fees": fees or {}}
-        self.config.write_text(
-            json.dumps(
-                {
-                    "data": str(folder / f"data-{self.port}"),
-                    "host": "127.0.0.1",
-                    "instruments": INSTRUMENTS,
-                    "brokers": {"X": broker},
-                }
-            )
-        )
+        self.config.write_text(json.dumps(told))
         self.process: subprocess.Popen[str] | None = None
-        self.ids = 0
         self.start()
 
     def start(self) -> None:
-        """Start the process and wait until it listens."""
+        """Start and wait until every port listens."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "brokers.simulation", "--config", str(self.config)],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert json.loads(line)["ports"] == {"X": self.port}
+        assert json.loads(self.process.stdout.readline())["ports"] == self.ports
 
     def kill(self) -> None:
         """Kill -9: nothing is flushed, nobody is told."""
@@ -82,10 +66,26 @@ class Venue:
             self.process.stdout.close()
             self.process = None
 
+
+class Venue:
+    """One simulated broker of a process, and the means to script it."""
+
+    def __init__(self, process: Process, code: str, knobs: dict[str, Any]) -> None:
+        self.process = process
+        self.port = process.ports[code]
+        self.settings: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "key": KEY,
+            "code": code,
+            "venue": knobs,
+        }
+        self.ids = 0
+
     def admin(self, op: str, **fields: Any) -> dict[str, Any]:
         """Give an order of the script and return the venue's answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link, link.makefile("rb") as lines:
-            link.sendall(json.dumps({"type": "admin", "broker": "X", "key": KEY, "hello": 1}).encode() + b"\n")
+            link.sendall(json.dumps({"type": "admin", "broker": "", "key": KEY, "hello": 1}).encode() + b"\n")
             assert json.loads(lines.readline())["ok"] is True
             link.sendall(json.dumps({"op": op, "id": 1} | fields).encode() + b"\n")
             answer: dict[str, Any] = json.loads(lines.readline())
