@@ -54,9 +54,7 @@ class Tail:
             self.position = log.tell()
         if self.position > LOG_BYTES_MAX:
             self._turn_over()
-        found = [
-            text for text in (line.decode(errors="replace").rstrip() for line in lines) if WORTH_SEEING.search(text)
-        ]
+        found = [text for text in (line.decode(errors="replace").rstrip() for line in lines) if self._new(text)]
         shown = [passed_on(self.name, text) for text in found[:LINES_A_LOOK_MAX]]
         if len(found) > LINES_A_LOOK_MAX:
             shown.append(passed_on(self.name, f"... and {len(found) - LINES_A_LOOK_MAX} more in {self.path}"))

@@ -32,6 +32,7 @@ class Guard:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__],
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[lock.fileno()],  # from here on the lock is the guard's
                 start_new_session=True,
@@ -51,19 +52,21 @@ class Guard:
     def mend(self) -> None:
         """A guard that was killed itself gets a successor."""
         if self.process.poll() is not None:
+            self._hang_up()
             self.process = self._start()
             for pid, number in self.watched.values():
                 self._say(f"watch {pid} {number}\n")
 
     def done(self) -> None:
         self._say("done\n")
-        if self.process.stdin is not None:
-            with suppress(OSError):
-                self.process.stdin.close()
+        self._hang_up()
         self.process.wait()
+
+    def _hang_up(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _say(self, line: str) -> None:
         if self.process.stdin is not None:
             with suppress(OSError):  # it is dead; `mend` tells its successor
                 self.process.stdin.write(line.encode())
-                self.process.stdin.flush()
