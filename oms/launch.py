@@ -46,6 +46,8 @@ def launch(program: str, command: str, arguments: Sequence[str], data: Path) -> 
 def manage(argv: Sequence[str], data: Path) -> int:
     """One of Django's commands, with DATABASE_URL and REDIS_URL in its environment before settings are read."""
     command = argv[1] if len(argv) > 1 else "help"
+    if command == "broker":
+        argv = [_broker_settings(word) for word in argv]
     if command in ("help", "--help", "-h") and len(argv) <= 2:
         print(USAGE)
     if command in READS_CODE_ALONE or command.startswith("-") or {"-h", "--help"} & set(argv):
@@ -56,6 +58,11 @@ def manage(argv: Sequence[str], data: Path) -> int:
     with running(data, purpose=command) as urls:
         os.environ.update(DATABASE_URL=urls.database_url, REDIS_URL=urls.redis_url)
         return _execute(argv, data)
+
+
+def _broker_settings(word: str) -> str:
+    """`broker add --settings FILE` means the broker's: Django would take the option for its own settings module."""
+    return word.replace("--settings", "--broker-settings", 1) if word.split("=")[0] == "--settings" else word
 
 
 def environment(data: Path, urls: ServerUrls) -> dict[str, str]:

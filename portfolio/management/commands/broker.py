@@ -25,7 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("verb", choices=["add"])
         parser.add_argument("code")
         parser.add_argument("--adapter", required=True)
-        parser.add_argument("--settings", dest="file", required=True, help="a file of JSON")
+        parser.add_argument("--broker-settings", dest="file", required=True, help="a file of JSON; written --settings")
         parser.add_argument("--as", dest="user", default="")
         parser.add_argument("--dry-run", action="store_true")
         parser.add_argument("--json", action="store_true")
