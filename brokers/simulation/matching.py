@@ -134,13 +134,9 @@ class Market:
         for other in self.asks if order.buys else self.bids:
             limit = other.limit()
             price = min(max(self._meeting(order) if limit is None else limit, self.bid), self.ask)
-            if other.account == order.account or not other.open or other is order:
-                continue
-            if not _takes(order, price):
-                if limit is not None and not _takes(order, limit):
-                    return
-                continue
-            if _takes(other, price):
+            if not _takes(order, price) or not _takes(other, price):
+                return  # those behind ask for more still, or stand outside of the quote
+            if other.account != order.account and other.open and other is not order:
                 yield other, price
 
     def _meeting(self, order: Order) -> Decimal:

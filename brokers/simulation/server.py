@@ -159,12 +159,11 @@ class VenueServer:
         lucky = venue.chance
         if lucky(lies.gap):
             return b""
-        if lucky(lies.reorder_reports):
+        if lies.reorder_reports > 0 or lies.duplicate_reports > 0:
             frame = wire.decode_frame(line)
-            line = wire.encode(wire.FrameOut(frame.seq, frame.reports[::-1]))
-        if lucky(lies.duplicate_reports):
-            line = line + b"\n" + line
-        elif lucky(lies.corrupt):
+            reports = [r for r in frame.reports for _ in range(2 if lucky(lies.duplicate_reports) else 1)]
+            line = wire.encode(wire.FrameOut(frame.seq, reports[::-1] if lucky(lies.reorder_reports) else reports))
+        if lucky(lies.corrupt):
             line = line[: len(line) // 2]
         if lucky(lies.garbage):
             line = NONSENSE + b"\n" + line

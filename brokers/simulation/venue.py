@@ -166,8 +166,6 @@ class Venue:
         return self._enter(message, at, fault)
 
     def _enter(self, message: Message, at: datetime, fault: str = "") -> Answer:
-        if message.symbol not in self.instruments:
-            return Answer(message.client_order_id, wire.REJECTED, reason=fault)
         order = self._file(
             Report(
                 kind="rejected" if fault else "new",
