@@ -162,7 +162,7 @@ class Brokers(Api):
 
     permission_classes = [SignedIn]
 
-    @extend_schema(responses={200: listed(BrokerOut), **problems()})
+    @extend_schema(operation_id="brokers_list", responses={200: listed(BrokerOut), **problems()})
     def get(self, request: Request) -> Response:
         """List brokers with their health. Settings are never shown: they may name secrets."""
         refuse_unknown_parameters(request, ())

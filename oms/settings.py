@@ -162,6 +162,7 @@ SPECTACULAR_SETTINGS = {
         "LimitStatusEnum": "risk.models.Limit.Status",
         "HaltModeEnum": "risk.models.Halt.Mode",
     },
+    "SCHEMA_PATH_PREFIX": "/api/v1",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

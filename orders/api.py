@@ -97,7 +97,11 @@ class Orders(Api):
     permission_classes = [MINE]
     renderer_classes = [Renderer, CsvRenderer]
 
-    @extend_schema(parameters=[*PAGE_SCHEMA, *_ORDER_FILTERS], responses={200: listed(OrderOut), **problems(400)})
+    @extend_schema(
+        operation_id="orders_list",
+        parameters=[*PAGE_SCHEMA, *_ORDER_FILTERS],
+        responses={200: listed(OrderOut), **problems(400)},
+    )
     def get(self, request: Request) -> Response:
         """List the orders of the accounts you may see, newest first. `Accept: text/csv` exports the page."""
         refuse_unknown_parameters(request, (*PAGE_PARAMETERS, *queries.FILTERS, "open"))
@@ -307,7 +311,9 @@ class OrdersCancel(Api):
     permission_classes = [MINE]
     window = ENDING
 
-    @extend_schema(request=CancelManyIn, responses={202: CanceledOut, **problems(400)})
+    @extend_schema(
+        operation_id="orders_cancel_matching", request=CancelManyIn, responses={202: CanceledOut, **problems(400)}
+    )
     def post(self, request: Request) -> Response:
         """Ask for the end of all your open orders that fit."""
         asked = body_of(request, CancelManyIn)

@@ -17,7 +17,7 @@ class SignIn(LoginView):
 
 
 def _page(request: HttpRequest, template: str) -> HttpResponse:
-    codes = list(visible_accounts(request.user).values_list("code", flat=True))
+    codes = list(visible_accounts(request.user).order_by("id").values_list("code", flat=True))
     roles = sorted(roles_of(request.user))
     return render(
         request, template, {"page": template.removesuffix(".html"), "desk": {"accounts": codes, "roles": roles}}

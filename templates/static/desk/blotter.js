@@ -38,6 +38,7 @@ const table = new Table(document.getElementById("orders"), [
   { text: (o) => (isZero(o.fees) ? "" : money(o.fees)), class: () => "n" },
   { text: (o) => o.reason?.detail || words(o.reason?.code) || o.note, class: () => "note", title: (o) => o.reason?.detail || o.note },
   {
+    class: () => "last",
     text: (o) => String(trades && isOpen(o)) + o.status,
     node: (o) => (trades && isOpen(o) ? actions(o) : null),
   },

@@ -20,6 +20,7 @@ function round(whole, fraction, places) {
   return places ? [digits.slice(0, -places), digits.slice(-places)] : [digits, ""];
 }
 
+export function trimmed(text) { const made = decimal(text, 6); return made.includes(".") ? made.replace(/\.?0+$/, "") : made; }
 export const money = (text) => decimal(text, 2);
 export const isZero = (text) => /^-?0*(\.0*)?$/.test(text ?? "0");
 export const tone = (text) => (!text || isZero(text) ? "" : text.startsWith("-") ? "down" : "up");

@@ -1,6 +1,6 @@
 // Positions with live P&L, and cash.
 import { get, toast } from "./api.js";
-import { clock, decimal, element, isZero, money, sum, tone } from "./format.js";
+import { clock, decimal, element, isZero, money, sum, tone, trimmed } from "./format.js";
 import { Live } from "./live.js";
 import { account, onAccount, showHalts, showState } from "./shell.js";
 import { Table, eachFrame } from "./table.js";
@@ -13,7 +13,7 @@ const pnl = (name) => ({ text: (p) => (p[name] === null ? "unavailable" : money(
 const table = new Table(document.getElementById("positions"), [
   { text: (p) => p.symbol },
   { text: (p) => decimal(p.quantity), class: (p) => "n " + tone(p.quantity), flash: true },
-  { text: (p) => (p.average_cost === null ? "" : decimal(p.average_cost)), class: () => "n" },
+  { text: (p) => (p.average_cost === null ? "" : trimmed(p.average_cost)), class: () => "n" },
   { text: (p) => (p.market_price === null ? "unavailable" : decimal(p.market_price)), class: (p) => "n" + (p.stale ? " stale" : ""), flash: true },
   { text: (p) => (p.market_value === null ? "unavailable" : money(p.market_value)), class: () => "n" },
   pnl("unrealized_pnl"), pnl("day_pnl"), pnl("realized_pnl"),

@@ -1,6 +1,6 @@
 // Limits, headroom, halts; for risk officers also the switches.
 import { get, post, toast } from "./api.js";
-import { clock, decimal, element, words } from "./format.js";
+import { clock, decimal, element, money, words } from "./format.js";
 import { Live } from "./live.js";
 import { account, can, onAccount, scopeText, showHalts, showState } from "./shell.js";
 import { Table } from "./table.js";
@@ -39,7 +39,7 @@ const headroom = new Table(document.getElementById("headroom"), [
   { text: (r) => r.account },
   { text: (r) => r.symbol ?? "" },
   { text: (r) => words(r.kind) },
-  ...["limit", "used", "held", "headroom"].map((name) => ({ text: (r) => decimal(r[name]) + (name === "headroom" && r.kind === "buying_power" ? ` ${r.currency}` : ""), class: (r) => "n" + (name === "headroom" && r.breach ? " down" : "") })),
+  ...["limit", "used", "held", "headroom"].map((name) => ({ text: (r) => (r.kind === "buying_power" && r[name] !== null ? `${money(r[name])} ${r.currency}` : decimal(r[name])), class: (r) => "n" + (name === "headroom" && r.breach ? " down" : "") })),
   { text: (r) => `${r.limit} ${r.used} ${r.held} ${r.breach}`, node: gauge },
 ], { key: (r) => `${r.account} ${r.kind} ${r.symbol}` });
 

@@ -86,7 +86,8 @@ async function showQuote() {
     const [q] = (await get("quotes", { symbol })).results;
     if (form.elements.symbol.value.trim().toUpperCase() !== symbol) return;
     const { currency, lot_size: lot, tick_size: tick } = instruments.get(symbol);
-    quote.replaceChildren(...(q ? [element("b", { class: "sell" }, decimal(q.bid)), " / ", element("b", { class: "buy" }, decimal(q.ask)), ` ${currency} · lot ${decimal(lot)} · tick ${decimal(tick)} · ${clock(q.at)}`] : ["no quote"]));
+    quote.replaceChildren(...(q ? [element("b", { class: "sell" }, decimal(q.bid)), " / ", element("b", { class: "buy" }, decimal(q.ask)), ` ${currency} · ${clock(q.at)}`] : ["no quote"]));
+    quote.title = `lot ${decimal(lot)}, tick ${decimal(tick)}`;
   } catch { quote.textContent = "quote unavailable"; }
 }
 
