@@ -135,7 +135,7 @@ class HaltOut(serializers.Serializer):  # type: ignore[type-arg]
     release_reason = serializers.CharField(allow_null=True)
 
 
-class ReasonIn(Strict):
+class ReleaseIn(Strict):
     """Why."""
 
     reason = serializers.CharField(max_length=200)
@@ -237,10 +237,10 @@ class HaltRelease(Api):
 
     permission_classes = [acting("risk")]
 
-    @extend_schema(request=ReasonIn, responses={200: HaltOut, **problems(400, 404, 409)})
+    @extend_schema(request=ReleaseIn, responses={200: HaltOut, **problems(400, 404, 409)})
     def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Let a scope trade again, as another person than the one who stopped it."""
-        reason = body_of(request, ReasonIn)["reason"]
+        reason = body_of(request, ReleaseIn)["reason"]
         halt = operations.release_halt(parse_id(id), reason=reason, actor=actor_of(request), at=self.now())
         return Response(queries.halt_out(halt))
 
