@@ -29,9 +29,8 @@ class Check(ABC):
         """Return a sentence with the numbers, for a person."""
         return reason.sentence
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the check as it is stored."""
-        reason = self.judge()
+    def as_json(self, reason: Reason | None) -> dict[str, Any]:
+        """Return the check as it is stored, with what it was judged."""
         numbers = {n: _spell(getattr(self, n)) for n in _field_names(type(self))}
         return {
             "check": self.name,

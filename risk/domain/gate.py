@@ -159,8 +159,9 @@ class Gate:
         done = []
         reduces = self.holding(intent).reduced_by(intent.side, quantity)
         for check in self._checks(intent, quantity, reduces, is_new=working is None):
-            done.append(check.as_json())
-            if reason := check.judge():
+            reason = check.judge()
+            done.append(check.as_json(reason))
+            if reason is not None:
                 return Verdict(intent.order_id, False, reason.value, check.explain(reason)[:200], done, reduces), None
         unit = self.unit_amount(intent, quantity)
         mark = (
