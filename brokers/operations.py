@@ -16,6 +16,8 @@ from oms.runtime import sql
 BREAKER_FAILURES = 3
 BREAKER_SECONDS = 5.0
 QUOTES_MAX = 1_000
+LEFT_ALONE_SECONDS = 60.0
+"""How long the demo market keeps off a quote that was posted or replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class QuoteUpdate:
 
 
 def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) -> int:
-    """Store the newest market of each symbol; an update older than what is stored changes nothing.
+    """Store the newest market of each symbol; an update older than what is stored changes nothing,
+    nor does the demo market (`source` market) within a minute after a quote from outside.
 
     Raises `InvalidFields` (nothing stored) when a symbol is unknown or a market is crossed or not positive.
     Returns the number of instruments that moved. One statement.
@@ -56,6 +59,7 @@ def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) 
           day_open = CASE WHEN (EXCLUDED.at AT TIME ZONE 'UTC')::date > (q.at AT TIME ZONE 'UTC')::date
                      THEN EXCLUDED.day_open ELSE q.day_open END
         WHERE EXCLUDED.at >= q.at
+          AND NOT (EXCLUDED.source = 'market' AND q.source <> 'market' AND q.at > EXCLUDED.at - make_interval(secs => %s))
         """,
         [
             source,
@@ -67,6 +71,7 @@ def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) 
             [u.last for u in chosen],
             [u.at or at for u in chosen],
             [u.source_at for u in chosen],
+            LEFT_ALONE_SECONDS,
         ],
     ).rowcount
 
@@ -80,6 +85,15 @@ def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Inva
     elif update.bid > update.ask:
         faults.append(Invalid("crossed_quote", "The bid is above the ask.", field=f"{index}.bid"))
     return faults
+
+
+def place_venue(broker_id: int, host: str, port: int) -> None:
+    """Write down where a simulated broker listens, for those who connect to it."""
+    sql.run(
+        "UPDATE brokers_broker SET settings = settings || jsonb_build_object('host', %s::text, 'port', %s::int) WHERE id = %s",
+        [host, port, broker_id],
+    )
+    queries.forget_cache()
 
 
 def keep_raw(broker_id: int, messages: Sequence[tuple[bytes, int | None, str]], *, at: datetime) -> int:

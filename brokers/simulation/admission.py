@@ -8,6 +8,7 @@ from decimal import Decimal
 from brokers.simulation.book import Order
 from brokers.simulation.knobs import Instrument, Knobs
 from brokers.simulation.wire import Message
+from oms.kernel.decimals import BOUND, EXACT
 
 PRICED = {"market": (), "limit": ("limit_price",), "stop": ("stop_price",), "stop_limit": ("limit_price", "stop_price")}
 """Which prices an order type needs; it may bring no other."""
@@ -48,7 +49,7 @@ def fault_of_terms(message: Message, instrument: Instrument, knobs: Knobs, at: d
 
 
 def _on_grid(value: Decimal, step: Decimal) -> bool:
-    return value.is_finite() and value > 0 and value % step == 0
+    return value.is_finite() and 0 < value < BOUND and EXACT.remainder(value, step) == 0
 
 
 def expiry_of(order: Order, day_ends_at: str) -> datetime | None:

@@ -4,8 +4,11 @@ import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -13,19 +16,25 @@ import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import InterfaceError, OperationalError, connection
+from msgspec import structs
 
 from brokers import queries
+from brokers.domain.reference import BrokerRef
+from brokers.models import Instrument as InstrumentRow
 from brokers.models import Quote as QuoteRow
-from brokers.operations import QuoteUpdate, record_quotes
+from brokers.operations import QuoteUpdate, place_venue, record_quotes
 from brokers.simulation.demo import DEMO_INSTRUMENTS
-from brokers.simulation.knobs import Instrument, Knobs
+from brokers.simulation.knobs import Instrument
 from brokers.simulation.market import MarketModel
 from brokers.simulation.server import BrokerConfig, HostConfig, VenueHost
 from brokers.simulation.wire import Quote
+from oms.kernel.json import dump_bytes
 
-STEP_SECONDS = 0.25
-ROSTER_STEPS = 8
-"""New simulated brokers are looked for every so many steps."""
+STEP = timedelta(milliseconds=250)
+EXTERNAL_SECONDS = 0.05
+ROSTER_SECONDS = 2.0
+"""How often new simulated brokers are looked for."""
+HERE = ("127.0.0.1", "localhost")
 log = structlog.get_logger(__name__)
 
 
@@ -61,24 +70,25 @@ class Market:
         self.host = VenueHost(HostConfig(instruments=instruments, brokers={}, data=str(data)))
         self.database = ThreadPoolExecutor(1, thread_name_prefix="market-db")
         self.external_seen: dict[str, datetime] = {}
+        self.opened: dict[str, tuple[int, bytes]] = {}
 
     async def run(self) -> None:
         """Open the venues, then step until told to stop."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        steps = 0
+        looked = 0.0
         while not stop.is_set():
             try:
-                if steps % ROSTER_STEPS == 0:
+                if monotonic() - looked >= ROSTER_SECONDS:
+                    looked = monotonic()
                     await self._open_venues()
                 await self._step()
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
                 await self._in_database(connection.close)
-            steps += 1
             try:
-                await asyncio.wait_for(stop.wait(), STEP_SECONDS)
+                await asyncio.wait_for(stop.wait(), self._pause())
             except TimeoutError:
                 continue
         await self.host.stop()
@@ -87,22 +97,32 @@ class Market:
         return await asyncio.get_running_loop().run_in_executor(self.database, call)
 
     async def _open_venues(self) -> None:
-        rows = await self._in_database(
-            lambda: [b for b in queries.brokers().values() if b.adapter == "simulated" and b.enabled]
-        )
-        for broker in rows:
-            if broker.code in self.host.servers or broker.settings.get("host") not in ("127.0.0.1", "localhost"):
-                continue
-            config = BrokerConfig(
-                port=int(broker.settings["port"]),
-                key=broker.settings.get("key", ""),
-                venue=msgspec.convert(broker.settings.get("venue", {}), Knobs),
-            )
+        """Open what was added, close what was disabled, open anew what has other settings."""
+        wanted = await self._in_database(_simulated)
+        for code in [c for c in self.host.servers if self.opened.get(c) != wanted.get(c)]:
+            await self.host.remove(code)
+        for code, (broker_id, stamp) in wanted.items():
+            if code in self.host.servers or self.opened.get(code) == (broker_id, stamp):
+                continue  # open, or found unreadable as it stands
+            self.opened[code] = (broker_id, stamp)
             try:
-                await self.host.add(broker.code, config)
-                self.host.servers[broker.code].quote(await self._in_database(self._all_quotes))
-            except OSError as error:
-                log.error("venue_not_opened", broker=broker.code, error=str(error))
+                config = msgspec.json.decode(stamp, type=BrokerConfig)
+                port = await self._open(code, config)
+            except (msgspec.ValidationError, OSError) as error:
+                log.error("venue_not_opened", broker=code, error=str(error))
+                continue
+            if port != config.port:
+                await self._in_database(partial(place_venue, broker_id, self.host.servers[code].host, port))
+                self.opened[code] = (await self._in_database(_simulated))[code]
+            self.host.servers[code].quote(await self._in_database(self._all_quotes))
+
+    async def _open(self, code: str, config: BrokerConfig) -> int:
+        """Open a venue on its port, or on a free one where it has none or another program sits there."""
+        try:
+            return await self.host.add(code, config)
+        except OSError as error:
+            log.warning("venue_moves", broker=code, port=config.port, error=str(error))
+            return await self.host.add(code, structs.replace(config, port=0))
 
     @staticmethod
     def _all_quotes() -> list[Quote]:
@@ -112,25 +132,63 @@ class Market:
         ]
 
     async def _step(self) -> None:
+        """Pass on what was posted or replayed; move the rest of the market when its time has come."""
         at = datetime.now(UTC)
-        for symbol, bid, ask, seen in await self._in_database(self._external):
-            if self.external_seen.get(symbol) != seen:
-                self.external_seen[symbol] = seen
-                self.model.external(symbol, bid, ask, seen)
-                self.host.set_quotes([Quote(symbol=symbol, bid=bid, ask=ask)])
-        moved = self.model.step(at)
-        if not moved:
+        fresh = await self._take_external()
+        if fresh:
+            self.host.set_quotes(fresh)
+        if self.model.stepped_at is not None and at - self.model.stepped_at < STEP * 0.9:
             return
+        moved = self.model.step(at)
         updates = [QuoteUpdate(q.symbol, q.bid, q.ask, q.bid_size, q.ask_size, at=at) for q in moved]
-        await self._in_database(lambda: record_quotes(updates, source="market", at=at))
-        self.host.set_quotes(
-            [Quote(symbol=q.symbol, bid=q.bid, ask=q.ask, bid_size=q.bid_size, ask_size=q.ask_size) for q in moved]
-        )
+        stored = await self._in_database(partial(record_quotes, updates, source="market", at=at))
+        if stored < len(moved):  # a quote from outside came between; it stands
+            fresh = await self._take_external()
+            moved = [q for q in moved if not self.model.left_alone(q.symbol, at)]
+            self.host.set_quotes(fresh)
+        self.host.set_quotes([Quote(*q) for q in moved])
+
+    async def _take_external(self) -> list[Quote]:
+        """Return quotes from outside that are new here, and let the model leave their symbols alone."""
+        rows = await self._in_database(self._external)
+        fresh = [r for r in rows if self.external_seen.get(r[0]) != r[-1]]
+        for symbol, bid, ask, _, _, seen in fresh:
+            self.external_seen[symbol] = seen
+            self.model.external(symbol, bid, ask, seen)
+        return [Quote(*row[:-1]) for row in fresh]
+
+    def _pause(self) -> float:
+        """Return how long to wait: quotes that are being replayed reach the venues sooner."""
+        at = datetime.now(UTC)
+        replaying = any(self.model.left_alone(symbol, at) for symbol in self.external_seen)
+        return EXTERNAL_SECONDS if replaying else STEP.total_seconds()
 
     @staticmethod
     def _external() -> list[tuple[Any, ...]]:
         rows = QuoteRow.objects.exclude(source="market").order_by("instrument_id")
-        return list(rows.values_list("instrument__symbol", "bid", "ask", "at"))
+        return list(rows.values_list("instrument__symbol", "bid", "ask", "bid_size", "ask_size", "at"))
+
+
+def _simulated() -> dict[str, tuple[int, bytes]]:
+    """Return id and venue configuration of every simulated broker that lives here, by code."""
+    today = datetime.now(UTC).date()
+    classes = sorted({asset_class for _, asset_class in queries.fee_schedules()})
+    found = {}
+    for broker in queries.brokers().values():
+        if broker.adapter != "simulated" or not broker.enabled:
+            continue
+        if broker.settings.get("host", HERE[0]) not in HERE:
+            continue
+        told = {k: broker.settings[k] for k in ("host", "port", "key", "venue") if k in broker.settings}
+        fees = {c: queries.fee_items(broker.id, c, today) for c in classes}
+        found[broker.code] = (broker.id, dump_bytes(told | {"fees": fees}))
+    return found
+
+
+def fee_items(broker_id: int) -> dict[str, list[dict[str, Any]]]:
+    """Return what a broker charges today, by asset class: its venue bills by the schedule that the desk knows."""
+    today = datetime.now(UTC).date()
+    return {c: queries.fee_items(broker_id, c, today) for c in InstrumentRow.AssetClass.values}
 
 
 def settings_seed() -> int:

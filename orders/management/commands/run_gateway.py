@@ -102,6 +102,7 @@ class Gateway:
         return bool(held)
 
     def _follow(self) -> None:
+        self.broker = brokers.brokers().get(self.broker.id, self.broker)  # its address may have changed
         adapter = adapter_for(self.broker.id, self.broker.adapter, self.broker.settings)
         cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
         stream = adapter.stream((cursor[0] if cursor else None) or 0)
