@@ -73,6 +73,8 @@ class Gateway:
                 if not self._hold_lease():
                     self.stop.wait(1)
                     continue
+                # an administrator, or a venue that moved, may have changed where the broker is found
+                self.broker = brokers.brokers_by_code().get(self.broker.code, self.broker)
                 self._follow()
             except BrokerError as error:
                 log.warning("session_lost", broker=self.broker.code, error=str(error))
