@@ -6,7 +6,6 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,8 +18,6 @@ from django.db import InterfaceError, OperationalError, connection
 from msgspec import structs
 
 from brokers import queries
-from brokers.domain.reference import BrokerRef
-from brokers.models import Instrument as InstrumentRow
 from brokers.models import Quote as QuoteRow
 from brokers.operations import QuoteUpdate, place_venue, record_quotes
 from brokers.simulation.demo import DEMO_INSTRUMENTS
@@ -183,12 +180,6 @@ def _simulated() -> dict[str, tuple[int, bytes]]:
         fees = {c: queries.fee_items(broker.id, c, today) for c in classes}
         found[broker.code] = (broker.id, dump_bytes(told | {"fees": fees}))
     return found
-
-
-def fee_items(broker_id: int) -> dict[str, list[dict[str, Any]]]:
-    """Return what a broker charges today, by asset class: its venue bills by the schedule that the desk knows."""
-    today = datetime.now(UTC).date()
-    return {c: queries.fee_items(broker_id, c, today) for c in InstrumentRow.AssetClass.values}
 
 
 def settings_seed() -> int:
