@@ -90,8 +90,7 @@ def quotes(instrument_ids: Iterable[int] | None = None) -> dict[int, QuoteRef]:
     symbols = {i.id: i.symbol for i in instruments().values()}
     where = "" if instrument_ids is None else "WHERE instrument_id = ANY(%s)"
     found = sql.run(
-        "SELECT instrument_id, bid, ask, bid_size, ask_size, last, at, day_open "
-        f"FROM brokers_quote {where}",
+        f"SELECT instrument_id, bid, ask, bid_size, ask_size, last, at, day_open FROM brokers_quote {where}",
         () if instrument_ids is None else [sorted(set(instrument_ids))],
     )
     return {r[0]: QuoteRef(r[0], symbols.get(r[0], ""), *r[1:]) for r in found}

@@ -117,11 +117,10 @@ def _make_desk(users: Any) -> Desk:
     from brokers.models import Broker, BrokerAccount, Instrument, Listing
     from oms.kernel.actor import Actor
     from oms.kernel.ids import uuid7
+    from orders.queries import forget_codes
     from portfolio import operations as portfolio
     from portfolio.models import Account, AccountGrant, BrokerLink
     from risk.models import Limit
-
-    from orders.queries import forget_codes
 
     queries.forget_cache()
     forget_codes()

@@ -16,7 +16,15 @@ def _equity(symbol: str, name: str, start: str, spread: str, volatility: str, si
 
 
 def _pair(
-    symbol: str, name: str, tick: str, lot: str, start: str, spread: str, volatility: str, size: str, settlement_days: int = 2
+    symbol: str,
+    name: str,
+    tick: str,
+    lot: str,
+    start: str,
+    spread: str,
+    volatility: str,
+    size: str,
+    settlement_days: int = 2,
 ) -> dict[str, Any]:
     base, _, currency = symbol.partition("/")
     return {

@@ -56,6 +56,10 @@ class BodyLimit:
 
 
 async def _refuse(send: Send) -> None:
-    headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close"), (b"cache-control", b"no-store")]
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"connection", b"close"),
+        (b"cache-control", b"no-store"),
+    ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": _PROBLEM})

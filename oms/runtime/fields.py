@@ -6,7 +6,6 @@ from django.db import models
 
 from oms.kernel.decimals import BOUND, FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX
 
-
 if TYPE_CHECKING:
     _Decimal = models.DecimalField[Any, Any]
 else:
@@ -22,7 +21,13 @@ class ExactField(_Decimal):
         super().__init__(*args, **kwargs)
 
 
-def bounded(table: str, *, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (), any_sign: tuple[str, ...] = ()) -> list[models.CheckConstraint]:
+def bounded(
+    table: str,
+    *,
+    positive: tuple[str, ...] = (),
+    not_negative: tuple[str, ...] = (),
+    any_sign: tuple[str, ...] = (),
+) -> list[models.CheckConstraint]:
     """Return one check per column: finite (a NaN sorts above every number, so an upper bound refuses it) and signed as said."""
     rules = [(name, models.Q(**{f"{name}__gt": 0})) for name in positive]
     rules += [(name, models.Q(**{f"{name}__gte": 0})) for name in not_negative]

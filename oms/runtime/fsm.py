@@ -10,9 +10,23 @@ from django.db import models
 with warnings.catch_warnings():
     # The package announces its successor at import; the dependency is a decision of this project.
     warnings.filterwarnings("ignore", message="The 'django-fsm' package has been integrated", category=UserWarning)
-    from django_fsm import ConcurrentTransition, FSMField, FSMFieldMixin, TransitionNotAllowed, can_proceed, transition
+    from django_fsm import (
+        ConcurrentTransition,
+        FSMField,
+        FSMFieldMixin,
+        TransitionNotAllowed,
+        can_proceed,
+        transition,
+    )
 
-__all__ = ["ConcurrentTransition", "FSMField", "StateMachineModel", "TransitionNotAllowed", "can_proceed", "transition"]
+__all__ = [
+    "ConcurrentTransition",
+    "FSMField",
+    "StateMachineModel",
+    "TransitionNotAllowed",
+    "can_proceed",
+    "transition",
+]
 
 
 class StateMachineModel(models.Model):

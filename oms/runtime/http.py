@@ -103,4 +103,6 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def failed(request: HttpRequest) -> HttpResponse:
     """Answer 500 without a trace."""
-    return _answer(request, 500, "internal_error", "Internal Server Error", "Something went wrong here; the log has it.")
+    return _answer(
+        request, 500, "internal_error", "Internal Server Error", "Something went wrong here; the log has it."
+    )

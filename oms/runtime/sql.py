@@ -85,10 +85,7 @@ def update(objects: Sequence[models.Model], names: Iterable[str]) -> None:
     if versioned:
         sets.append('"version" = u.k1 + 1')
         match += ' AND t."version" = u.k1'
-    statement = (
-        f'UPDATE "{meta.db_table}" t SET {", ".join(sets)} '
-        f"FROM unnest({arrays}) u({aliases}) WHERE {match}"
-    )
+    statement = f'UPDATE "{meta.db_table}" t SET {", ".join(sets)} FROM unnest({arrays}) u({aliases}) WHERE {match}'
     written = run(statement, [_values(objects, f) for f in [*keys, *fields]]).rowcount
     if written != len(objects):
         raise StaleVersion(f"{meta.db_table}: {len(objects) - written} of {len(objects)} rows changed meanwhile")

@@ -50,7 +50,11 @@ def take(window: Window, who: object, *, weight: int = 1) -> Budget:
             return Budget(window.per_second, window.per_second, 0.0)
         current, previous = _count_here(window, who, int(second), weight)
     used = current + previous * (1 - past)
-    return Budget(window.per_second, max(0, int(window.per_second - used)), 1 - past if used > window.per_second else 0.0)
+    return Budget(
+        window.per_second,
+        max(0, int(window.per_second - used)),
+        1 - past if used > window.per_second else 0.0,
+    )
 
 
 def _count_shared(window: Window, who: object, second: int, weight: int) -> tuple[int, int]:

@@ -76,7 +76,12 @@ class Renderer(BaseRenderer):
     format = "json"
     charset = None
 
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None) -> bytes:
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
         """Return the JSON text; a response without a body stays empty."""
         return b"" if data is None else json.dump_bytes(data)
 
@@ -88,7 +93,12 @@ class CsvRenderer(BaseRenderer):
     format = "csv"
     charset = "utf-8"
 
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None) -> str:
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> str:
         """Write one line a row; nested values become JSON, and text that a spreadsheet would run is quoted."""
         rows = data.get("results", [data]) if isinstance(data, dict) else data
         if not rows:

@@ -29,6 +29,7 @@ from orders.operations.recording import (
     write,
 )
 from orders.operations.reporting import settle_child
+from orders.queries import Names
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio.models import Account
 from risk import operations as risk
@@ -46,7 +47,9 @@ def cancel(order_id: UUID, *, actor: Actor, at: datetime, reason: str = "") -> O
 
 
 @in_transaction
-def cancel_batch(order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str) -> tuple[list[Order], list[UUID]]:
+def cancel_batch(
+    order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str
+) -> tuple[list[Order], list[UUID]]:
     """Cancel a batch: what no broker has seen ends at once, elsewhere a cancel is sent; closed orders stay."""
     book = lock_book(order_ids)
     changed = []
@@ -195,7 +198,7 @@ def _check_terms(order: Order, terms: Terms) -> None:
 
 
 def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, stop_price: object) -> Intent:
-    account = Account.objects.get(pk=order.account_id)
+    account, names = Account.objects.get(pk=order.account_id), Names()
     return Intent(
         order_id=order.id,
         account_id=account.id,
@@ -211,9 +214,9 @@ def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, s
         user_id=actor.user_id,
         user_name=actor.name.partition(":")[2],
         strategy_id=order.strategy_id,
-        strategy_code="",
+        strategy_code=names.strategies[order.strategy_id] if order.strategy_id else "",
         automated=actor.automated,
-        directed_broker_code=None,
+        directed_broker_code=names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
     )
 
 

@@ -403,6 +403,9 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
                 account_id=order.account_id, broker_id=broker_id
             )
             child, submission = new_child(order, broker_id, link, quantity, at)
+            submission.reduces = any(
+                s.reduces for c in book.children_of(order.id) for s in book.submissions.get(c.id, [])
+            )
 
             book.children[child.id] = child
             book.submissions[child.id] = [submission]

@@ -11,7 +11,9 @@ import pytest
 from docs import client
 from tests.conftest import Desk
 
-pytestmark = pytest.mark.filterwarnings("ignore:No directory at:UserWarning")  # static files are not collected for tests
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:No directory at:UserWarning"
+)  # static files are not collected for tests
 
 
 @pytest.fixture
