@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -23,6 +24,7 @@ from oms.runtime.rest import (
     problems,
     refuse_unknown_parameters,
     text_parameter,
+    time_parameter,
     whole,
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
@@ -226,10 +228,16 @@ class Pnl(Api):
 
     permission_classes = [SignedIn]
 
-    @extend_schema(responses={200: PnlOut, **problems(404)})
+    @extend_schema(
+        parameters=[OpenApiParameter(n, OpenApiTypes.DATETIME) for n in ("from", "to")],
+        responses={200: PnlOut, **problems(400, 404)},
+    )
     def get(self, request: Request, code: str) -> Response:
-        """Show P&L by currency."""
-        return Response(queries.pnl_of(account_of(request, code, self.now()).pk))
+        """Show P&L by currency: realised and fees of the time asked for, unrealised as of now."""
+        refuse_unknown_parameters(request, ("from", "to"))
+        account = account_of(request, code, self.now())
+        start, end = time_parameter(request, "from"), time_parameter(request, "to")
+        return Response(queries.pnl_of(account.pk, start=start, end=end))
 
 
 class Transfers(Api):
@@ -254,9 +262,11 @@ class TransferReversal(Api):
     @extend_schema(request=ReasonIn, responses={201: TransferOut, **problems(400, 404, 409)})
     def post(self, request: Request, code: str, id: str) -> Response:  # noqa: A002 - the address's own name
         """Undo a transfer by its opposite."""
-        account_of(request, code, self.now())
-        reason = body_of(request, ReasonIn)["reason"]
-        done = operations.reverse_transfer(parse_id(id), reason=reason, actor=actor_of(request), at=self.now())
+        account = account_of(request, code, self.now())
+        reason, at = body_of(request, ReasonIn)["reason"], self.now()
+        done = operations.reverse_transfer(
+            parse_id(id), reason=reason, actor=actor_of(request), at=at, account=account.code
+        )
         return Response({"id": str(done)}, status=201)
 
 

@@ -163,7 +163,8 @@ class Lot(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(remaining=0, closed_at__isnull=False) | (~models.Q(remaining=0) & models.Q(closed_at=None)),
+                condition=models.Q(remaining=0, closed_at__isnull=False)
+                | (~models.Q(remaining=0) & models.Q(closed_at=None)),
                 name="lot_closed_when_empty",
             ),
             *bounded("lot", any_sign=("quantity", "remaining", "price")),

@@ -1,6 +1,8 @@
 """Writes of the books: bookings, transfers, accounts, grants, brokers."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,16 +16,20 @@ from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
 from oms.kernel import decimals, json
 from oms.kernel.actor import Actor
+from oms.kernel.decimals import ZERO
 from oms.kernel.errors import Conflict, Invalid, NotFound
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.constraints import refine
 from oms.runtime.transactions import in_transaction
 from portfolio.booking import add_cash, book
-from portfolio.domain.posting import transfer_lines
+from portfolio.domain.posting import Line, transfer_lines
 from portfolio.models import Account, AccountGrant, BrokerLink, LedgerEntry, LedgerTransaction
 
 TRANSFER_KINDS = ("deposit", "withdrawal", "journal")
+LEAVING, ARRIVING = "transfer", "transfer_in"
+"""Source kinds of a transfer's transaction, and of that in the account a journal moves cash to."""
+NOTE_MAX = 200
 _KEYS = UUID("6f3c2a9e-0d55-5b0a-9a43-0a6b7d1c2e11")
 
 
@@ -47,43 +53,52 @@ def transfer(
 ) -> UUID:
     """Move cash in, out, or between accounts; return the ledger transaction's id, the first one's on a repeat.
 
-    Raises `Invalid` for an unknown account, kind or amount, `Conflict` when a withdrawal exceeds the balance or
-    the key was used for another transfer.
+    Raises `Invalid` for an unknown account, kind, currency or amount, `Conflict` when a withdrawal exceeds the balance
+    or the key was used for another transfer.
     """
-    if kind not in TRANSFER_KINDS:
-        raise Invalid("not_a_choice", f"Use one of: {', '.join(TRANSFER_KINDS)}.", field="kind")
-    if amount <= 0:
-        raise Invalid("not_positive", "The amount must be above zero.", field="amount")
-    if (kind == "journal") == (not to) or to == account:
-        raise Invalid("unknown_account", "A journal names the other account in `to`; others have none.", field="to")
-    rows = {
-        a.code: a for a in Account.objects.filter(code__in=[account, to]).order_by("id").select_for_update(no_key=True)
-    }
-    for field, code in (("account", account), ("to", to)):
-        if code and code not in rows:
-            raise Invalid("unknown_account", "No such account.", field=field)
+    _judge_transfer(account, kind, currency, amount, to)
+    owners = _lock_accounts(account, to)
     note = (
         f"{kind} {decimals.text(amount)} {currency}" + (f" to {to}" if to else "") + (f": {reason}" if reason else "")
     )
     source = _source_of(account, key)
-    earlier = LedgerTransaction.objects.filter(source_kind="transfer", source_id=source).first()
+    earlier = LedgerTransaction.objects.filter(source_kind=LEAVING, source_id=source).first()
     if earlier is not None:
-        if earlier.note != note[:200]:
+        if earlier.note != note[:NOTE_MAX]:
             raise Conflict("idempotency_conflict", "This key was used for another transfer; use a new one.")
         return earlier.id
     signed = amount if kind == "deposit" else -amount
     if signed < 0:
-        _require_cash(rows[account], currency, amount)
-    moves = [(rows[account], signed, source)]
+        _require_cash(owners[account], currency, amount)
+    against = "transfer" if kind == "journal" else "capital"
+    lines = transfer_lines(amount=signed, currency=currency, against=against)
+    postings = [_Posted(owners[account], LEAVING, source, note, lines)]
     if to:
-        moves.append((rows[to], amount, _source_of(to, f"{account}:{key}")))
-    first = None
-    for owner, change, origin in moves:
-        against = "transfer" if kind == "journal" else "capital"
-        posted = _post_cash(owner, origin, change, currency, against, note, kind, actor, at)
-        first = first or posted
-    assert first is not None  # noqa: S101 - there is always one move
-    return first
+        lines = transfer_lines(amount=amount, currency=currency, against=against)
+        postings.append(_Posted(owners[to], ARRIVING, source, note, lines))
+    return _post(postings, f"cash.{kind}", actor=actor, at=at)[0]
+
+
+def _judge_transfer(account: str, kind: str, currency: str, amount: Decimal, to: str) -> None:
+    if kind not in TRANSFER_KINDS:
+        raise Invalid("not_a_choice", f"Use one of: {', '.join(TRANSFER_KINDS)}.", field="kind")
+    if not ZERO < amount < decimals.BOUND or amount != decimals.money(amount):
+        raise Invalid("not_positive", "The amount must be above zero, with at most eight decimals.", field="amount")
+    if (kind == "journal") == (not to) or to == account:
+        raise Invalid("unknown_account", "A journal names the other account in `to`; others have none.", field="to")
+    traded = {c for i in reference.instruments().values() for c in (i.currency, i.base_currency)}
+    if currency not in traded and not Account.objects.filter(base_currency=currency).exists():
+        raise Invalid("unknown_currency", "No account is kept and nothing trades in this currency.", field="currency")
+
+
+def _lock_accounts(account: str, to: str) -> dict[str, Account]:
+    codes = {"account": account} | ({"to": to} if to else {})
+    rows = Account.objects.filter(code__in=codes.values()).order_by("id").select_for_update(no_key=True)
+    owners = {a.code: a for a in rows}
+    for field, code in codes.items():
+        if code not in owners:
+            raise Invalid("unknown_account", "No such account.", field=field)
+    return owners
 
 
 def _require_cash(account: Account, currency: str, amount: Decimal) -> None:
@@ -91,94 +106,74 @@ def _require_cash(account: Account, currency: str, amount: Decimal) -> None:
         "SELECT balance FROM portfolio_cashbalance WHERE account_id = %s AND currency = %s",
         [account.id, currency],
     ).fetchone()
-    if (row[0] if row else decimals.ZERO) < amount:
+    if (row[0] if row else ZERO) < amount:
         raise Conflict("insufficient_cash", f"The account holds less than that in {currency}.")
 
 
-def _post_cash(
-    account: Account,
-    source: UUID,
-    amount: Decimal,
-    currency: str,
-    against: str,
-    note: str,
-    kind: str,
-    actor: Actor,
-    at: datetime,
-) -> UUID:
-    transaction = LedgerTransaction(
-        id=uuid7(), account_id=account.id, source_kind="transfer", source_id=source, at=at, note=note[:200]
-    )
-    sql.insert([transaction])
-    sql.insert(
-        [
+@dataclass(frozen=True, slots=True)
+class _Posted:
+    """A ledger transaction of cash alone, to be written."""
+
+    account: Account
+    source_kind: str
+    source_id: UUID
+    note: str
+    lines: list[Line]
+
+
+def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime) -> list[UUID]:
+    """Write transactions of cash with their entries, balances and events; return their ids."""
+    transactions, entries, events = [], [], []
+    changes: dict[tuple[int, str], Decimal] = defaultdict(lambda: ZERO)
+    for p in postings:
+        transaction = LedgerTransaction(
+            id=uuid7(), account_id=p.account.id, source_kind=p.source_kind, source_id=p.source_id, at=at,
+            note=p.note[:NOTE_MAX],
+        )  # fmt: skip
+        transactions.append(transaction)
+        entries += [
             LedgerEntry(
-                id=uuid7(), transaction_id=transaction.id, account_id=account.id, code=line.code,
+                id=uuid7(), transaction_id=transaction.id, account_id=p.account.id, code=line.code,
                 currency=line.currency, amount=line.amount,
             )
-            for line in transfer_lines(amount=amount, currency=currency, against=against)
-        ]
-    )  # fmt: skip
-    add_cash({(account.id, currency): amount})
-    data = {
-        "transfer": str(transaction.id),
-        "kind": kind,
-        "currency": currency,
-        "amount": decimals.text(amount),
-        "note": note,
-    }
-    entry = Entry(
-        account_stream(account.code),
-        f"cash.{kind}",
-        str(transaction.id),
-        json.dumps({"data": data}),
-        "position",
-    )
-    journal.append([entry], actor=actor, at=at)
-    return transaction.id
+            for line in p.lines
+        ]  # fmt: skip
+        cash = [line for line in p.lines if line.code == "cash"]
+        for line in cash:
+            changes[p.account.id, line.currency] += line.amount
+        told = [{"currency": line.currency, "amount": decimals.text(line.amount)} for line in cash]
+        data = {"transfer": str(transaction.id), "source_kind": p.source_kind, "cash": told, "note": p.note}
+        body = json.dumps({"data": data})
+        events.append(Entry(account_stream(p.account.code), kind, str(transaction.id), body, "position"))
+    sql.insert(transactions)
+    sql.insert(entries)
+    add_cash(changes)
+    journal.append(events, actor=actor, at=at)
+    return [t.id for t in transactions]
 
 
 @in_transaction
-def reverse_transfer(transaction_id: UUID, *, reason: str, actor: Actor, at: datetime) -> UUID:
-    """Undo a transfer by a transaction of opposite sign; a second time raises `Conflict`."""
-    original = LedgerTransaction.objects.filter(id=transaction_id, source_kind="transfer").first()
-    if original is None:
+def reverse_transfer(transaction_id: UUID, *, reason: str, actor: Actor, at: datetime, account: str = "") -> UUID:
+    """Undo a transfer, in both accounts of a journal, by transactions of opposite sign; return the first one's id.
+
+    With `account`, only a transfer of that account is found. A second time raises `Conflict`.
+    """
+    kinds = (LEAVING, ARRIVING)
+    asked = LedgerTransaction.objects.filter(id=transaction_id, source_kind__in=kinds)
+    named = (asked.filter(account__code=account) if account else asked).first()
+    if named is None:
         raise NotFound("not_found", "There is no such transfer.")
-    account = Account.objects.select_for_update(no_key=True).get(id=original.account_id)
-    entries = list(LedgerEntry.objects.filter(transaction_id=original.id))
-    reversal = LedgerTransaction(
-        id=uuid7(),
-        account_id=account.id,
-        source_kind="reversal",
-        source_id=original.id,
-        at=at,
-        note=reason[:200],
-    )
+    legs = LedgerTransaction.objects.filter(source_id=named.source_id, source_kind__in=kinds)
+    originals = list(legs.order_by("account_id").prefetch_related("entries"))
+    ids = [t.account_id for t in originals]
+    owners = {a.id: a for a in Account.objects.filter(id__in=ids).order_by("id").select_for_update(no_key=True)}
+    originals.sort(key=lambda t: t.id != named.id)
+    postings = []
+    for original in originals:
+        lines = [Line(e.code, e.currency, -e.amount) for e in original.entries.all()]
+        postings.append(_Posted(owners[original.account_id], "reversal", original.id, reason, lines))
     with refine(ledger_source_unique=Conflict("already_reversed", "This transfer was reversed before.")):
-        sql.insert([reversal])
-    sql.insert(
-        [
-            LedgerEntry(
-                id=uuid7(),
-                transaction_id=reversal.id,
-                account_id=account.id,
-                code=e.code,
-                currency=e.currency,
-                amount=-e.amount,
-            )
-            for e in entries
-        ]
-    )
-    for entry in entries:
-        if entry.code == "cash":
-            add_cash({(account.id, entry.currency): -entry.amount})
-    body = json.dumps({"data": {"transfer": str(original.id), "reversal": str(reversal.id), "reason": reason}})
-    journal.append(
-        [Entry(account_stream(account.code), "cash.reversed", str(original.id), body, "position")],
-        actor=actor,
-        at=at,
-    )
-    return reversal.id
+        return _post(postings, "cash.reversed", actor=actor, at=at)[0]
 
 
 @in_transaction
@@ -191,8 +186,9 @@ def open_account(
     with refine(portfolio_account_code_key=Conflict("account_exists", "There is an account of that code.")):
         account = Account.objects.create(code=code, name=name, base_currency=base_currency, lot_method=lot_method)
     for broker in Broker.objects.order_by("id"):
-        if "accounts" not in broker.settings:
-            _link(account, broker, code)
+        external = broker.settings.get("accounts") or {code: code}
+        if code in external:
+            _link(account, broker, external[code] or code)
     body = json.dumps({"data": {"account": code, "base_currency": base_currency, "lot_method": lot_method}})
     journal.append([Entry(account_stream(code), "account.opened", code, body, "position")], actor=actor, at=at)
     return account

@@ -1,7 +1,8 @@
 """Reads of accounts, positions, cash and the ledger."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from django.db.models import Q, QuerySet
 
 from brokers import queries as market
 from brokers.domain.reference import QuoteRef
-from oms.kernel.decimals import ZERO, text, text_or_none
+from oms.kernel.decimals import EXACT, ZERO, money, text, text_or_none
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.runtime import sql
 from portfolio.models import Account, LedgerEntry, Lot
@@ -18,6 +19,9 @@ from portfolio.models import Account, LedgerEntry, Lot
 STALE_AFTER = timedelta(seconds=60)
 READS_ALL = ("risk", "ops", "auditor", "admin")
 PLACES = Decimal("0.00000001")
+PNL = ("realized", "unrealized", "day", "fees")
+SETTLEMENT_MAX = timedelta(days=15)
+"""No trade settles later than this after its execution, so older ones need not be looked at."""
 
 
 def visible_accounts(user: Any, *, at: datetime | None = None) -> QuerySet[Account]:
@@ -71,15 +75,21 @@ def positions_by_broker(account_id: int) -> list[dict[str, Any]]:
         "WHERE b.account_id = %s ORDER BY b.instrument_id, b.broker_id",
         [account_id],
     )
-    names = market.brokers()
+    instruments, names = market.instruments(), market.brokers()
+    quotes, now = (market.quotes({r["instrument_id"] for r in rows}) if rows else {}), datetime.now(UTC)
     found = []
     for row in rows:
-        share = dict(row)
-        share["cost"] = (row["cost"] / row["quantity"] * row["held"]).quantize(PLACES) if row["quantity"] else ZERO
-        share.update(quantity=row["held"], realized=ZERO, day_quantity=ZERO, day_amount=ZERO)
-        [valued] = _valued([share]).values()
-        found.append({**valued, "broker": names[row["broker_id"]].code, "realized_pnl": None, "day_pnl": None})
+        share = row | {"quantity": row["held"], "cost": _share_of_cost(row)}
+        instrument_id = row["instrument_id"]
+        valued = _position(share, instruments[instrument_id], quotes.get(instrument_id), now)
+        found.append(
+            valued | {"broker": names[row["broker_id"]].code, "realized_pnl": None, "day_pnl": None, "fees": None}
+        )
     return found
+
+
+def _share_of_cost(row: dict[str, Any]) -> Decimal:
+    return money(EXACT.divide(row["cost"] * row["held"], row["quantity"])) if row["quantity"] else ZERO
 
 
 def _valued(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], dict[str, Any]]:
@@ -123,18 +133,24 @@ def _position(row: dict[str, Any], instrument: Any, quote: QuoteRef | None, now:
 
 
 def balances_of(account_id: int, *, today: date) -> list[dict[str, Any]]:
-    """Return cash by currency: ledger, settled, and what trades not yet settled will bring or take."""
+    """Return cash by currency: ledger, settled, and what trades that settle after `today` will bring or take."""
     rows = sql.rows(
         """
-        SELECT c.currency, c.balance,
-          coalesce(sum(e.amount) FILTER (WHERE e.amount > 0), 0) AS coming, coalesce(-sum(e.amount) FILTER (WHERE e.amount < 0), 0) AS going
-        FROM portfolio_cashbalance c
-        LEFT JOIN (portfolio_trade t JOIN portfolio_ledgertransaction x ON x.source_kind = t.source_kind AND x.source_id = t.source_id
-                   JOIN portfolio_ledgerentry e ON e.transaction_id = x.id AND e.code = 'cash')
-          ON t.account_id = c.account_id AND e.currency = c.currency AND t.settle_date > %s
-        WHERE c.account_id = %s GROUP BY c.currency, c.balance ORDER BY c.currency
+        WITH unsettled AS (
+          SELECT i.currency, -round(t.quantity * t.price, 8) - t.fees AS cash
+          FROM portfolio_position p JOIN brokers_instrument i ON i.id = p.instrument_id
+          JOIN portfolio_trade t ON t.account_id = p.account_id AND t.instrument_id = p.instrument_id
+            AND t.executed_at >= %(oldest)s AND t.settle_date > %(today)s AND t.kind <> 'bust'
+          WHERE p.account_id = %(account)s AND NOT EXISTS (SELECT 1 FROM portfolio_trade r WHERE r.ref_id = t.id)
+        ), sums AS (
+          SELECT currency, sum(cash) FILTER (WHERE cash > 0) AS coming, -sum(cash) FILTER (WHERE cash < 0) AS going
+          FROM unsettled GROUP BY currency
+        )
+        SELECT c.currency, c.balance, coalesce(s.coming, 0) AS coming, coalesce(s.going, 0) AS going
+        FROM portfolio_cashbalance c LEFT JOIN sums s USING (currency)
+        WHERE c.account_id = %(account)s ORDER BY c.currency
         """,
-        [today, account_id],
+        {"account": account_id, "today": today, "oldest": datetime.combine(today, time.min, UTC) - SETTLEMENT_MAX},
     )
     return [
         {
@@ -189,20 +205,37 @@ def ledger_of(account_id: int, *, before: UUID | None, limit: int) -> list[dict[
     ]
 
 
-def pnl_of(account_id: int) -> dict[str, Any]:
-    """Return an account's P&L by currency: realised, unrealised, the day's, fees, and how many positions have no price."""
-    totals: dict[str, dict[str, Decimal]] = {}
+def pnl_of(account_id: int, *, start: datetime | None = None, end: datetime | None = None) -> dict[str, Any]:
+    """Return an account's P&L by currency: realised and fees as booked from `start` until before `end`, unrealised and
+    the day's as of now; with the number of open positions that have no price, which the sums leave out.
+    """
+    totals: dict[str, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(PNL, ZERO))
+    for currency, realized, fees in _booked_pnl(account_id, start, end):
+        totals[currency] |= {"realized": realized, "fees": fees}
     unpriced = 0
     for row in positions_of(account_id):
-        bucket = totals.setdefault(str(row["currency"]), dict.fromkeys(("realized", "unrealized", "day", "fees"), ZERO))
-        bucket["realized"] += Decimal(row["realized_pnl"])
-        bucket["fees"] += Decimal(row["fees"])
         if row["unrealized_pnl"] is None:
             unpriced += row["quantity"] != "0"
             continue
-        bucket["unrealized"] += Decimal(row["unrealized_pnl"])
-        bucket["day"] += Decimal(row["day_pnl"])
+        totals[row["currency"]]["unrealized"] += Decimal(row["unrealized_pnl"])
+        totals[row["currency"]]["day"] += Decimal(row["day_pnl"])
     return {
         "currencies": [{"currency": c, **{k: text(v) for k, v in b.items()}} for c, b in sorted(totals.items())],
         "unpriced_positions": unpriced,
     }
+
+
+def _booked_pnl(account_id: int, start: datetime | None, end: datetime | None) -> list[tuple[str, Decimal, Decimal]]:
+    if start is None and end is None:
+        statement = """
+            SELECT i.currency, sum(p.realized), sum(p.fees) FROM portfolio_position p
+            JOIN brokers_instrument i ON i.id = p.instrument_id WHERE p.account_id = %(account)s GROUP BY 1"""
+        return sql.run(statement, {"account": account_id}).fetchall()
+    statement = """
+        SELECT e.currency, coalesce(-sum(e.amount) FILTER (WHERE e.code = 'realized_pnl'), 0),
+               coalesce(sum(e.amount) FILTER (WHERE e.code = 'fees'), 0)
+        FROM portfolio_ledgertransaction x JOIN portfolio_ledgerentry e ON e.transaction_id = x.id
+        WHERE x.account_id = %(account)s AND e.code IN ('realized_pnl', 'fees')
+          AND x.at >= coalesce(%(start)s::timestamptz, '-infinity') AND x.at < coalesce(%(end)s::timestamptz, 'infinity')
+        GROUP BY 1"""
+    return sql.run(statement, {"account": account_id, "start": start, "end": end}).fetchall()

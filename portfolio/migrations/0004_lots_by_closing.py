@@ -4,36 +4,35 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('brokers', '0002_facts_stay'),
-        ('portfolio', '0003_holding_origin'),
+        ("brokers", "0002_facts_stay"),
+        ("portfolio", "0003_holding_origin"),
     ]
 
     operations = [
         migrations.RemoveIndex(
-            model_name='lot',
-            name='lot_open',
+            model_name="lot",
+            name="lot_open",
         ),
         migrations.RemoveField(
-            model_name='position',
-            name='since',
+            model_name="position",
+            name="since",
         ),
         migrations.RemoveField(
-            model_name='position',
-            name='since_quantity',
+            model_name="position",
+            name="since_quantity",
         ),
         migrations.RemoveField(
-            model_name='position',
-            name='since_trade',
+            model_name="position",
+            name="since_trade",
         ),
         migrations.AddField(
-            model_name='lot',
-            name='closed_at',
+            model_name="lot",
+            name="closed_at",
             field=models.DateTimeField(null=True),
         ),
         migrations.AddIndex(
-            model_name='lot',
-            index=models.Index(fields=['account', 'instrument', 'closed_at', 'opened_at'], name='lot_queue'),
+            model_name="lot",
+            index=models.Index(fields=["account", "instrument", "closed_at", "opened_at"], name="lot_queue"),
         ),
     ]

@@ -58,14 +58,20 @@ def histories(draw: Any) -> list[list[Fill]]:
             executed_at=OPEN + timedelta(seconds=draw(st.integers(0, 6))), settle_date=OPEN.date(),
         )  # fmt: skip
         chain = [first]
-        for kind in draw(st.sampled_from([[], [], [], ["bust"], ["correct"], ["correct", "correct"], ["correct", "bust"]])):
+        for kind in draw(
+            st.sampled_from([[], [], [], ["bust"], ["correct"], ["correct", "correct"], ["correct", "bust"]])
+        ):
             last = chain[-1]
             sign = 1 if first.quantity > 0 else -1
             chain.append(
                 replace(
-                    last, source_id=UUID(int=last.source_id.int + 1), kind=kind, ref_source_id=last.source_id,
-                    quantity=last.quantity if kind == "bust" else sign * abs(draw(quantities)), price=draw(prices),
-                )  # fmt: skip
+                    last,
+                    source_id=UUID(int=last.source_id.int + 1),
+                    kind=kind,
+                    ref_source_id=last.source_id,
+                    quantity=last.quantity if kind == "bust" else sign * abs(draw(quantities)),
+                    price=draw(prices),
+                )
             )
         chains.append(chain)
     return chains
@@ -108,7 +114,9 @@ def expected(fills: list[Fill]) -> tuple[list[tuple[Any, ...]], Decimal, Decimal
 
 
 @given(arrivals())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_any_order_of_arrival_ends_in_the_same_books(
     world: World, arrival: tuple[list[list[Fill]], list[list[Fill]]]
 ) -> None:

@@ -1,0 +1,175 @@
+"""The books in the admin: accounts, grants and strategies to edit with their history kept, all that is booked to read.
+
+Accounts are opened, and cash is moved, by operations alone (the API): they tell the audit trail.
+"""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+from simple_history.admin import SimpleHistoryAdmin
+from unfold.admin import ModelAdmin, TabularInline
+
+from oms.runtime.facts import Facts
+from portfolio.models import (
+    Account,
+    AccountGrant,
+    BrokerLink,
+    BrokerPosition,
+    CashBalance,
+    LedgerEntry,
+    LedgerTransaction,
+    Lot,
+    Position,
+    Strategy,
+    Trade,
+)
+
+
+class Edited(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]
+    """Rows that people edit; the history page tells who changed what."""
+
+
+@admin.register(Account)
+class AccountAdmin(Edited):
+    """Accounts: the name, and whether one is open."""
+
+    list_display = ["code", "name", "base_currency", "lot_method", "status", "created_at"]
+    list_filter = ["status", "base_currency"]
+    search_fields = ["code", "name"]
+    readonly_fields = ["code", "base_currency", "lot_method", "created_at"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Accounts are opened by the operation, which links them to brokers."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """An account is closed, never deleted."""
+        return False
+
+
+@admin.register(AccountGrant)
+class AccountGrantAdmin(Edited):
+    """Who may trade which account, and until when."""
+
+    list_display = ["user", "account", "expires_at"]
+    list_filter = ["account"]
+    list_select_related = ["user", "account"]
+    search_fields = ["user__username", "account__code"]
+
+
+@admin.register(Strategy)
+class StrategyAdmin(Edited):
+    """Labels of orders."""
+
+    list_display = ["code", "active"]
+    search_fields = ["code"]
+
+
+@admin.register(BrokerLink)
+class BrokerLinkAdmin(Facts):
+    """Where accounts trade."""
+
+    list_display = ["account", "broker", "broker_account"]
+    list_filter = ["account", "broker"]
+    list_select_related = ["account", "broker", "broker_account"]
+
+
+@admin.register(Trade)
+class TradeAdmin(Facts):
+    """Booked fills, their busts and corrections."""
+
+    list_display = [
+        "executed_at",
+        "account",
+        "instrument",
+        "broker",
+        "kind",
+        "quantity",
+        "price",
+        "fees",
+        "settle_date",
+    ]
+    list_filter = ["account", "kind", "broker"]
+    list_select_related = ["account", "instrument", "broker"]
+    search_fields = ["instrument__symbol"]
+    ordering = ["-id"]
+
+
+class EntryInline(TabularInline):  # type: ignore[misc]
+    """The lines of a transaction."""
+
+    model = LedgerEntry
+    fields = readonly_fields = ["code", "currency", "amount", "instrument", "broker", "quantity"]
+    can_delete = False
+    extra = 0
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Lines are written with their transaction."""
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Show the lines to whoever sees the transaction."""
+        return True
+
+
+@admin.register(LedgerTransaction)
+class LedgerTransactionAdmin(Facts):
+    """Balanced sets of entries with one cause each."""
+
+    list_display = ["at", "account", "source_kind", "source_id", "note"]
+    list_filter = ["account", "source_kind"]
+    list_select_related = ["account"]
+    search_fields = ["note"]
+    inlines = [EntryInline]
+    ordering = ["-id"]
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(Facts):
+    """Ledger lines, debits above zero."""
+
+    list_display = ["transaction", "account", "code", "currency", "amount", "instrument", "broker", "quantity"]
+    list_filter = ["account", "code", "currency"]
+    list_select_related = ["transaction", "account", "instrument", "broker"]
+    ordering = ["-id"]
+
+
+@admin.register(Lot)
+class LotAdmin(Facts):
+    """What is left of opening trades."""
+
+    list_display = ["account", "instrument", "opened_at", "price", "quantity", "remaining", "closed_at"]
+    list_filter = ["account", ("closed_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["account", "instrument"]
+    ordering = ["-id"]
+
+
+@admin.register(Position)
+class PositionAdmin(Facts):
+    """Positions, at cost."""
+
+    list_display = ["account", "instrument", "quantity", "cost", "realized", "fees"]
+    list_filter = ["account"]
+    list_select_related = ["account", "instrument"]
+    search_fields = ["instrument__symbol"]
+
+
+@admin.register(BrokerPosition)
+class BrokerPositionAdmin(Facts):
+    """Positions by broker."""
+
+    list_display = ["account", "broker", "instrument", "quantity"]
+    list_filter = ["account", "broker"]
+    list_select_related = ["account", "broker", "instrument"]
+    search_fields = ["instrument__symbol"]
+
+
+@admin.register(CashBalance)
+class CashBalanceAdmin(Facts):
+    """Cash by currency."""
+
+    list_display = ["account", "currency", "balance"]
+    list_filter = ["account", "currency"]
+    list_select_related = ["account"]
