@@ -129,7 +129,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "templates" / "static"]
-STATIC_ROOT = env("OMS_STATIC_ROOT", default=str(BASE_DIR / "var" / "static"))
+STATIC_ROOT = env("OMS_STATIC_ROOT", default=str(BASE_DIR / "var" / "static") if PRODUCTION else None)
 WHITENOISE_USE_FINDERS = not PRODUCTION
 WHITENOISE_AUTOREFRESH = False
 
