@@ -1,6 +1,7 @@
 """Venues for tests, in processes of their own that end with the tests."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,23 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Venue]]:
 
 
 @pytest.fixture
-def venue(pool: Iterator[Venue]) -> Venue:
+def venue(pool: Iterator[Venue]) -> Iterator[Venue]:
     """Return a venue that is quick, honest and deep."""
-    return next(pool)
+    venue = next(pool)
+    yield venue
+    venue.close()
 
 
 @pytest.fixture
 def start_venue(tmp_path: Path) -> Iterator[Callable[..., Venue]]:
     """Start venues with the knobs of the test, each in a process that the test may kill."""
-    started: list[Process] = []
+    with ExitStack() as ends:
 
-    def start(*, fees: dict[str, Any] | None = None, **knobs: Any) -> Venue:
-        process = Process(tmp_path, {"X": {"venue": {"seed": 7} | knobs, "fees": fees}})
-        started.append(process)
-        return opened(process, "X", knobs)
+        def start(*, fees: dict[str, Any] | None = None, **knobs: Any) -> Venue:
+            process = Process(tmp_path, {"X": {"venue": {"seed": 7} | knobs, "fees": fees}})
+            ends.callback(process.kill)
+            venue = opened(process, "X", knobs)
+            ends.callback(venue.close)
+            return venue
 
-    yield start
-    for process in started:
-        process.kill()
+        yield start

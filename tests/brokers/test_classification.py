@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from brokers.adapters.port import BrokerError, BrokerUnavailable, NewOrder, Outcome
-from brokers.adapters.simulated.client import SimulatedBroker, classify
-from tests.brokers.venue import long_ago, soon
+from brokers.adapters.simulated.client import classify
+from tests.brokers.venue import Client, long_ago, soon
 
 Reply = Callable[[dict[str, Any]], bytes | None]
 
@@ -48,6 +48,7 @@ class Peer:
         self.reply = reply
         self.greeting = greeting
         self.lines: list[dict[str, Any]] = []
+        self.clients: list[Client] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.settings = {"host": "127.0.0.1", "port": self.listener.getsockname()[1], "key": "k"}
         threading.Thread(target=self._serve, daemon=True).start()
@@ -69,8 +70,14 @@ class Peer:
                         break
                     link.sendall(answer)
 
+    def client(self) -> Client:
+        self.clients.append(Client(self.settings))
+        return self.clients[-1]
+
     def close(self) -> None:
         self.listener.close()
+        for client in self.clients:
+            client.hang_up()
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ def said(**answer: Any) -> bytes:
 )
 def test_whatever_is_no_proof_for_this_message_is_unknown(peer: Callable[..., Peer], reply: Reply) -> None:
     there = peer(reply)
-    (answer,) = SimulatedBroker(there.settings).send([order()], deadline=soon(0.4))
+    (answer,) = there.client().send([order()], deadline=soon(0.4))
     assert answer.outcome is Outcome.UNKNOWN
     assert answer.reason
     assert len(there.lines) == 1, "a send is never repeated"
@@ -129,14 +136,14 @@ def test_whatever_is_no_proof_for_this_message_is_unknown(peer: Callable[..., Pe
 
 def test_half_a_batch_answered_is_half_a_batch_known(peer: Callable[..., Peer]) -> None:
     there = peer(lambda r: said(id=r["id"], answers=[{"client_order_id": "b", "code": 200, "broker_order_id": "1"}]))
-    answers = SimulatedBroker(there.settings).send([order("a"), order("b")], deadline=soon())
+    answers = there.client().send([order("a"), order("b")], deadline=soon())
     assert [a.outcome for a in answers] == [Outcome.UNKNOWN, Outcome.ACCEPTED]
 
 
 @pytest.mark.parametrize("greeting", [b'{"ok":false,"error":"key"}\n', b"?\n", b"\n"])
 def test_nothing_is_sent_to_a_broker_that_does_not_greet(peer: Callable[..., Peer], greeting: bytes) -> None:
     there = peer(lambda r: b"", greeting=greeting)
-    (answer,) = SimulatedBroker(there.settings).send([order()], deadline=soon(0.5))
+    (answer,) = there.client().send([order()], deadline=soon(0.5))
     assert answer.outcome is Outcome.NOT_SENT
     assert there.lines == []
 
@@ -151,7 +158,7 @@ def test_a_connection_left_by_the_broker_is_replaced_before_anything_is_written(
         )
 
     there = peer(reply)
-    broker = SimulatedBroker(there.settings)
+    broker = there.client()
     (first,) = broker.send([order("a")], deadline=soon())
     assert broker._connection is not None
     broker._connection.socket.shutdown(socket.SHUT_WR)  # the peer sees the end and hangs up
@@ -162,7 +169,7 @@ def test_a_connection_left_by_the_broker_is_replaced_before_anything_is_written(
 
 def test_quantities_travel_in_plain_notation_with_a_time_to_stop(peer: Callable[..., Peer]) -> None:
     there = peer(lambda r: None)
-    SimulatedBroker(there.settings).send([order()], deadline=soon(2))
+    there.client().send([order()], deadline=soon(2))
     (request,) = there.lines
     assert request["messages"][0]["quantity"] == "100"
     assert time.time() < request["expires_at"] <= time.time() + 2
@@ -179,7 +186,7 @@ def test_quantities_travel_in_plain_notation_with_a_time_to_stop(peer: Callable[
     ],
 )
 def test_a_question_without_a_readable_answer_is_never_an_empty_one(peer: Callable[..., Peer], reply: Reply) -> None:
-    broker = SimulatedBroker(peer(reply).settings)
+    broker = peer(reply).client()
     with pytest.raises(BrokerUnavailable):
         broker.open_orders()
     with pytest.raises(BrokerUnavailable):
@@ -187,7 +194,7 @@ def test_a_question_without_a_readable_answer_is_never_an_empty_one(peer: Callab
 
 
 def test_an_id_left_out_of_a_look_up_is_not_called_absent(peer: Callable[..., Peer]) -> None:
-    broker = SimulatedBroker(peer(lambda r: said(id=r["id"], orders=[])).settings)
+    broker = peer(lambda r: said(id=r["id"], orders=[])).client()
     (lookup,) = broker.look_up(["a"], since=long_ago())
     assert lookup.found is None
     assert not lookup.authoritative
@@ -222,7 +229,7 @@ def test_a_report_that_must_not_reach_the_books_is_kept_raw_and_counted_as_recei
 ) -> None:
     bad, good = said(seq=1, reports=[report(**fields)]), said(seq=2, reports=[report()])
     there = peer(lambda r: b"", greeting=b'{"ok":true,"seq":2}\n' + bad + good)
-    stream = SimulatedBroker(there.settings).stream(0)
+    stream = there.client().stream(0)
     frames = stream.receive(1)
     while len(frames) < 2:
         frames += stream.receive(1)
@@ -237,7 +244,7 @@ def test_a_report_that_must_not_reach_the_books_is_kept_raw_and_counted_as_recei
 def test_a_gap_that_can_not_be_filled_is_passed_by_loudly(peer: Callable[..., Peer]) -> None:
     greeting = b'{"ok":true,"seq":3}\n' + said(seq=1, reports=[report()]) + said(seq=3, reports=[report()])
     there = peer(lambda r: said(resent=r["last"]), greeting=greeting)
-    stream = SimulatedBroker(there.settings).stream(0)
+    stream = there.client().stream(0)
     frames: list[Any] = []
     while len(frames) < 3:
         frames += stream.receive(1)
@@ -250,5 +257,5 @@ def test_a_gap_that_can_not_be_filled_is_passed_by_loudly(peer: Callable[..., Pe
 def test_a_broker_that_lost_its_memory_is_not_followed(peer: Callable[..., Peer]) -> None:
     there = peer(lambda r: b"", greeting=b'{"ok":true,"seq":3}\n')
     with pytest.raises(BrokerError) as caught:
-        SimulatedBroker(there.settings).stream(17)
+        there.client().stream(17)
     assert caught.value.permanent

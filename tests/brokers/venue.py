@@ -31,6 +31,24 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+class Client(SimulatedBroker):
+    """The adapter under test; it remembers its streams, so that a test's end can hang up all of them."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.streams: list[SimulatedStream] = []
+
+    def stream(self, after: int | None) -> SimulatedStream:
+        self.streams.append(super().stream(after))
+        return self.streams[-1]
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        self.close()
+        for stream in self.streams:
+            stream.close()
+
+
 class Process:
     """Simulated brokers in a process of their own."""
 
@@ -81,6 +99,7 @@ class Venue:
             "venue": knobs,
         }
         self.ids = 0
+        self.clients: list[Client] = []
 
     def admin(self, op: str, **fields: Any) -> dict[str, Any]:
         """Give an order of the script and return the venue's answer."""
@@ -104,9 +123,15 @@ class Venue:
         """Return the oracle: what the venue really has."""
         return self.admin("book")
 
-    def client(self) -> SimulatedBroker:
+    def client(self) -> Client:
         """Return a client of this venue."""
-        return SimulatedBroker(self.settings)
+        self.clients.append(Client(self.settings))
+        return self.clients[-1]
+
+    def close(self) -> None:
+        """Hang up all clients."""
+        for client in self.clients:
+            client.hang_up()
 
     def order(self, text: str, *, account: str = "ACC", client_order_id: str = "") -> NewOrder:
         """Return an order spelled like `buy 10 AAPL`, `sell 5 AAPL limit 101 gtc`, `buy 5 AAPL stop 102`."""
