@@ -38,6 +38,8 @@ def launch(program: str, command: str, arguments: Sequence[str], data: Path) -> 
 
             return run_tests(arguments)
         return manage([program, *([command] if command else []), *arguments], data)
+    except KeyboardInterrupt:
+        return 130
     except ServersUnavailable as error:
         print(f"oms: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,8 @@ from oms.servers.valkey import Valkey, ValkeyFailed
 ADOPT_WAIT_SECONDS = 15
 """A server whose owner was killed is on its way down; this long we wait before we take it over alive."""
 OWNER_WAIT_SECONDS_MAX = 120
+DESK_WAIT_SECONDS_MAX = 15
+"""A desk may be about to stop; a second one on the same data is otherwise a mistake."""
 STOP_SECONDS_MAX = 60
 
 Server = Postgres | Valkey
@@ -105,7 +107,7 @@ def attach_or_start(data: Path, held: ExitStack, *, purpose: str, durable: bool 
 
     `held` keeps the locks open. Raises ServersUnavailable.
     """
-    deadline = time.monotonic() + OWNER_WAIT_SECONDS_MAX
+    began = time.monotonic()
     lock, told = held.enter_context(_open(data, "servers.lock")), False
     users = held.enter_context(_open(data, "servers.users"))
     while True:
@@ -118,8 +120,9 @@ def attach_or_start(data: Path, held: ExitStack, *, purpose: str, durable: bool 
             with suppress(ServersUnavailable):
                 return Lease(connect(data), users)
         fcntl.flock(users, fcntl.LOCK_UN)  # the owner may be waiting for us to let go
-        if time.monotonic() > deadline:
-            raise ServersUnavailable(f"The servers of {data} are held by another program: {_holder(data)}.")
+        patience = DESK_WAIT_SECONDS_MAX if own and _purpose(data) == "up" else OWNER_WAIT_SECONDS_MAX
+        if time.monotonic() - began > patience:
+            raise ServersUnavailable(f"{_holder(data)} runs on {data} already; stop it, or use another --data.")
         if own and not told:
             print(f"Waiting for {_holder(data)} to end ...", file=sys.stderr, flush=True)
             told = True
@@ -232,9 +235,12 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
+def _purpose(data: Path) -> str:
+    return (data / "servers.lock").read_text().strip().partition(" ")[2]
+
+
 def _holder(data: Path) -> str:
-    text = (data / "servers.lock").read_text().strip()
-    pid, _, purpose = text.partition(" ")
+    pid, _, purpose = (data / "servers.lock").read_text().strip().partition(" ")
     return f"`manage.py {purpose}` (process {pid})" if purpose else "another program"
 
 

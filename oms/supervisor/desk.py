@@ -47,10 +47,10 @@ def up(arguments: Sequence[str], data: Path) -> int:
     """Run a desk on this data folder; 0 after an orderly stop, 2 when it could not start."""
     options = parse(arguments)
     hurry = Hurry()
-    hurry.listen()
     with ExitStack() as held:
         say(f"Starting PostgreSQL and Valkey (data in {data}) ...")
         lease = attach_or_start(data, held, purpose="up", own=True)
+        hurry.listen()  # until here a signal just ends us, and the servers with us
         desk = Desk(options, data, lease, hurry)
         try:
             desk.prepare()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,17 @@ import pytest
 import redis
 
 from oms.bootstrap import ROOT
-from oms.servers import Postgres, ServersUnavailable, ServerUrls, Valkey, connect, running, secret_key
+from oms.servers import (
+    Postgres,
+    ServersUnavailable,
+    ServerUrls,
+    Valkey,
+    attach_or_start,
+    connect,
+    discovery,
+    running,
+    secret_key,
+)
 from oms.servers.identity import NAMESPACE, Identity, dropped
 from oms.servers.process import free_port, lives, spawn
 
@@ -140,6 +151,14 @@ class TestRunning:
 
         assert owner.wait(30) == 0
         assert processes_of(data) == []
+
+    def test_a_second_desk_is_refused_with_the_name_of_the_first(
+        self, data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(discovery, "DESK_WAIT_SECONDS_MAX", 0.3)
+        named = pytest.raises(ServersUnavailable, match=rf"manage\.py up` \(process {os.getpid()}\)")
+        with running(data, purpose="up"), ExitStack() as held, named:
+            attach_or_start(data, held, purpose="up", own=True)
 
     def test_the_users_own_servers_win_each_on_its_own(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DATABASE_URL", "postgresql://someone@elsewhere/desk")
