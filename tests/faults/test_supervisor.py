@@ -151,7 +151,9 @@ def test_a_killed_worker_is_started_again(desk: Desk) -> None:
     desk.up(*WORKERS)
     desk.until_said(RUNNING)
     desk.until(lambda: len(desk.members("celery")) >= 4)
-    oldest = min((p for p in desk.members("worker")), key=lambda process: process.create_time())
+    oldest = min(
+        (p for p in desk.members("celery") if "worker" in p.cmdline()), key=lambda process: process.create_time()
+    )
 
     oldest.kill()
 
