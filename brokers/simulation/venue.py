@@ -482,7 +482,8 @@ class Venue:
         quantity = execution.quantity if quantity is None else quantity
         price = execution.price if price is None else price
         cumulative = order.cumulative - execution.quantity + (quantity if kind == "correct" else ZERO)
-        works = order.open or order.status == "filled"
+        was = order.status
+        works = order.open or was == "filled"
         self._tell(
             order,
             kind,
@@ -493,7 +494,7 @@ class Venue:
             last_price=price,
             cumulative_quantity=cumulative,
             leaves_quantity=max(order.quantity - cumulative, ZERO) if works else ZERO,
-            order_status=(was := order.status) and _working_status(cumulative, order.quantity) if works else was,
+            order_status=_working_status(cumulative, order.quantity) if works else was,
             fees=() if kind == "bust" else self._charge(order, quantity, price),
         )
         self._after_undo(order, was, at)
