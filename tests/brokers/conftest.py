@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def start_venue(tmp_path: Path) -> Iterator[Callable[..., Venue]]:
     with ExitStack() as ends:
 
         def start(*, fees: dict[str, Any] | None = None, **knobs: Any) -> Venue:
-            process = Process(tmp_path, {"X": {"venue": {"seed": 7} | knobs, "fees": fees}})
+            process = Process(Path(mkdtemp(dir=tmp_path)), {"X": {"venue": {"seed": 7} | knobs, "fees": fees}})
             ends.callback(process.kill)
             venue = opened(process, "X", knobs)
             ends.callback(venue.close)

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,13 +21,6 @@ INSTRUMENTS = [
     {"symbol": "MSFT", "tick_size": "0.01", "lot_size": "1", "currency": "USD", "asset_class": "equity"},
     {"symbol": "BTC/USDT", "tick_size": "0.01", "lot_size": "0.000001", "currency": "USDT", "asset_class": "crypto"},
 ]
-
-
-def free_port() -> int:
-    """Return a port nobody listens at now."""
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Client(SimulatedBroker):
@@ -53,19 +45,20 @@ class Process:
     """Simulated brokers in a process of their own."""
 
     def __init__(self, folder: Path, brokers: dict[str, dict[str, Any]]) -> None:
-        self.ports = {code: free_port() for code in brokers}
-        self.config = folder / f"venues-{next(iter(self.ports.values()))}.json"
-        told = {
-            "data": str(self.config.with_suffix("")),
-            "instruments": INSTRUMENTS,
-            "brokers": {c: {"port": self.ports[c], "key": KEY} | b for c, b in brokers.items()},
-        }
-        self.config.write_text(json.dumps(told))
+        self.config = folder / "venues.json"
+        self.brokers = brokers
+        self.ports = dict.fromkeys(brokers, 0)  # any free one at first, the same one after a kill
         self.process: subprocess.Popen[str] | None = None
         self.start()
 
     def start(self) -> None:
         """Start and wait until every port listens."""
+        told = {
+            "data": str(self.config.with_suffix("")),
+            "instruments": INSTRUMENTS,
+            "brokers": {c: {"port": self.ports[c], "key": KEY} | b for c, b in self.brokers.items()},
+        }
+        self.config.write_text(json.dumps(told))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "brokers.simulation", "--config", str(self.config)],
             cwd=ROOT,
@@ -73,7 +66,11 @@ class Process:
             text=True,
         )
         assert self.process.stdout is not None
-        assert json.loads(self.process.stdout.readline())["ports"] == self.ports
+        line = self.process.stdout.readline()
+        if not line:
+            self.kill()
+            raise AssertionError("the venues did not start")
+        self.ports = json.loads(line)["ports"]
 
     def kill(self) -> None:
         """Kill -9: nothing is flushed, nobody is told."""
