@@ -160,7 +160,7 @@ def _install(root: Path, requirements: str) -> None:
     _say(f"  the packages of {requirements}")
     if uv.exists():
         fast = [str(uv), "pip", "install", "--python", python, "--require-hashes", "-r", str(root / requirements)]
-        if _run(fast).returncode == 0:
+        if _run(fast).returncode == 0 or _run([*fast, "--system-certs"]).returncode == 0:  # a company's own authority
             return
         _say("  uv did not manage; trying pip")
     if _run([*pip, "-r", str(root / requirements)]).returncode != 0:
