@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from oms.kernel.decimals import ZERO
@@ -19,6 +20,17 @@ from portfolio.models import LedgerEntry, LedgerTransaction, Lot, Trade
 
 Pair = tuple[int, int]
 SOURCE = "execution"
+TRADE = (
+    "id", "source_kind", "source_id", "kind", "ref_id", "account_id", "broker_id", "instrument_id", "quantity", "price",
+    "fees", "executed_at", "settle_date", "strategy_id",
+)  # fmt: skip
+TRANSACTION = ("id", "account_id", "source_kind", "source_id", "at", "note")
+ENTRY = (
+    "id", "transaction_id", "account_id", "code", "currency", "amount", "instrument_id", "broker_id", "quantity",
+)  # fmt: skip
+LOT = (
+    "id", "account_id", "instrument_id", "trade_id", "opened_at", "price", "quantity", "remaining", "closed_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +102,23 @@ def _rows(fills: Sequence[Fill]) -> dict[UUID, TradeRow]:
 def _fold(states: Iterable[State]) -> dict[UUID, Decimal]:
     """Fold every holding, write its lots, and return the change of cost by row."""
     costs: dict[UUID, Decimal] = {}
-    lots: list[Lot] = []
+    lots: list[tuple[Any, ...]] = []
     dropped: set[UUID] = set()
     for state in states:
         folded = fold(state.lots.values(), state.later, state.incoming)
         costs |= folded.costs
         dropped |= folded.dropped
         lots += [
-            Lot(
-                id=lot.id, account_id=state.account_id, instrument_id=state.instrument_id, trade_id=lot.version,
-                opened_at=lot.opened_at, price=lot.price, quantity=lot.quantity, remaining=lot.remaining,
-                closed_at=lot.closed_at,
+            (
+                lot.id, state.account_id, state.instrument_id, lot.version, lot.opened_at, lot.price, lot.quantity,
+                lot.remaining, lot.closed_at,
             )
             for lot in folded.changed
         ]  # fmt: skip
     if dropped:
         sql.run("DELETE FROM portfolio_lot WHERE id = ANY(%s::uuid[])", [list(dropped)])
-    columns = ("trade_id", "price", "quantity", "remaining", "closed_at")
-    sets = ", ".join(f"{c} = EXCLUDED.{c}" for c in columns)
-    sql.insert(lots, on_conflict=f"ON CONFLICT (id) DO UPDATE SET {sets}")
+    sets = ", ".join(f"{c} = EXCLUDED.{c}" for c in ("trade_id", "price", "quantity", "remaining", "closed_at"))
+    sql.insert_values(Lot, LOT, lots, on_conflict=f"ON CONFLICT (id) DO UPDATE SET {sets}")
     return costs
 
 
@@ -121,44 +131,25 @@ def _posting(fill: Fill, rows: Mapping[UUID, TradeRow], cost: Decimal) -> _Posti
 def _write_facts(postings: Sequence[_Posting], at: datetime) -> None:
     trades, transactions, entries = [], [], []
     for posting in postings:
-        trades.append(_trade(posting))
         fill, transaction_id = posting.fill, uuid7()
-        transactions.append(
-            LedgerTransaction(
-                id=transaction_id, account_id=fill.account_id, source_kind=SOURCE, source_id=fill.source_id, at=at
+        trades.append(
+            (
+                fill.source_id, SOURCE, fill.source_id, fill.kind, fill.ref_source_id, fill.account_id, fill.broker_id,
+                fill.instrument_id, fill.quantity, fill.price, fill.fees, posting.row.executed_at, fill.settle_date,
+                fill.strategy_id,
             )
-        )
+        )  # fmt: skip
+        transactions.append((transaction_id, fill.account_id, SOURCE, fill.source_id, at, ""))
         entries += [
-            LedgerEntry(
-                id=uuid7(), transaction_id=transaction_id, account_id=fill.account_id, code=line.code,
-                currency=line.currency, amount=line.amount, instrument_id=fill.instrument_id, broker_id=fill.broker_id,
-                quantity=line.quantity,
+            (
+                uuid7(), transaction_id, fill.account_id, line.code, line.currency, line.amount, fill.instrument_id,
+                fill.broker_id, line.quantity,
             )
             for line in posting.lines()
         ]  # fmt: skip
-    sql.insert(trades)
-    sql.insert(transactions)
-    sql.insert(entries)
-
-
-def _trade(posting: _Posting) -> Trade:
-    fill = posting.fill
-    return Trade(
-        id=fill.source_id,
-        source_kind=SOURCE,
-        source_id=fill.source_id,
-        kind=fill.kind,
-        ref_id=fill.ref_source_id,
-        account_id=fill.account_id,
-        broker_id=fill.broker_id,
-        instrument_id=fill.instrument_id,
-        quantity=fill.quantity,
-        price=fill.price,
-        fees=fill.fees,
-        executed_at=posting.row.executed_at,
-        settle_date=fill.settle_date,
-        strategy_id=fill.strategy_id,
-    )
+    sql.insert_values(Trade, TRADE, trades)
+    sql.insert_values(LedgerTransaction, TRANSACTION, transactions)
+    sql.insert_values(LedgerEntry, ENTRY, entries)
 
 
 def _write_positions(postings: Sequence[_Posting]) -> None:

@@ -66,6 +66,24 @@ def insert(objects: Sequence[models.Model], *, on_conflict: str = "") -> int:
     return run(statement, [_values(objects, f) for f in fields]).rowcount
 
 
+def insert_values(
+    model: type[models.Model], names: Sequence[str], values: Sequence[Sequence[Any]], *, on_conflict: str = ""
+) -> int:
+    """Insert rows given as values in the order of the columns named, with one statement; return how many went in.
+
+    For facts written by the thousand: an instance costs more than its row. Columns left out get NULL or the database's
+    default; JSON comes as text.
+    """
+    if not values:
+        return 0
+    by_column = {f.column: f for f in model._meta.concrete_fields}
+    fields = [by_column[n] for n in names]
+    columns = ", ".join(f'"{n}"' for n in names)
+    arrays = ", ".join(_placeholder(f) for f in fields)
+    statement = f'INSERT INTO "{model._meta.db_table}" ({columns}) SELECT * FROM unnest({arrays}) {on_conflict}'
+    return run(statement, [list(column) for column in zip(*values, strict=True)]).rowcount
+
+
 def update(objects: Sequence[models.Model], names: Iterable[str]) -> None:
     """Write the named fields of instances of one class with one statement, matched by primary key.
 
@@ -106,11 +124,14 @@ def _columns(model: type[models.Model]) -> list[models.Field[Any, Any]]:
     return _column_cache[model]
 
 
+_BINARY = (models.JSONField, models.TextField, models.UUIDField, models.DateField, models.BinaryField)
+
+
 def _placeholder(field: Any) -> str:
-    """Return the parameter for a column's values. Long texts travel in binary: as text, every quote in an array
-    is escaped one by one, which for JSON costs a hundred times more than all the rest."""
-    binary = isinstance(field, models.JSONField | models.TextField)
-    return f"{'%b' if binary else '%s'}::{_array_type(field)}"
+    """Return the parameter for a column's values. What is costly to spell travels in binary: as text, every quote in an
+    array is escaped one by one, which for JSON costs a hundred times more than all the rest, for ids and times ten."""
+    target = field.target_field if field.is_relation else field
+    return f"{'%b' if isinstance(target, _BINARY) else '%s'}::{_array_type(field)}"
 
 
 def _array_type(field: Any) -> str:
