@@ -113,9 +113,10 @@ class OrderEntry:
 
     async def _single(self, raw: Any, caller: Caller, key: str) -> tuple[int, bytes, Budget, bool]:
         ticket = parse_ticket(raw, at=datetime.now(UTC))
-        budget, [placed] = await self._place([desk.Request(ticket, caller.actor, key)], caller)
+        budget, answers = await self._place([desk.Request(ticket, caller.actor, key)], caller)
         if budget.wait > 0:
             return 429, _throttled(), budget, False
+        [placed] = answers
         if placed.problem:
             raise placed.problem
         return (201 if placed.created else 200), placed.body.encode(), budget, not placed.created

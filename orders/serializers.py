@@ -126,7 +126,7 @@ class CancelManyIn(Strict):
     account = serializers.CharField(required=False, default="", max_length=64)
     symbol = serializers.CharField(required=False, default="", max_length=32)
     strategy = serializers.CharField(required=False, default="", max_length=64)
-    side = serializers.ChoiceField(choices=SIDES, required=False, default="")
+    side = serializers.ChoiceField(choices=SIDES, required=False)
 
 
 class CanceledOut(_Base):  # type: ignore[type-arg]

@@ -76,7 +76,7 @@ class LimitIn(Strict):
     scope = LimitScope()
     kind = serializers.ChoiceField(choices=Limit.Kind.choices)
     value = DecimalText()
-    currency = serializers.RegexField(r"^[A-Z]{3,12}$", required=False, default="")
+    currency = serializers.RegexField(r"^([A-Z]{3,12})?$", required=False, allow_blank=True, default="")
     soft = serializers.BooleanField(required=False, default=False)
     effective_from = serializers.DateTimeField(required=False, default=None)
     reason = serializers.CharField(max_length=200)
