@@ -19,7 +19,7 @@ from brokers.adapters import adapter_for
 from brokers.adapters.port import BrokerError, Frame
 from brokers.domain.reference import BrokerRef
 from oms.kernel.actor import Actor
-from oms.runtime import sql
+from oms.runtime import crash, sql
 from orders import operations as desk
 from orders.tasks import due_work
 
@@ -120,12 +120,14 @@ class Gateway:
     def _take(self, frames: list[Frame]) -> None:
         at = now()
         inbox.keep_raw(self.broker.id, [(f.raw, f.sequence, f.error or "") for f in frames], at=at)
+        crash.point("after_raw")
         for frame in frames:
             if frame.error:
                 log.error("report_unreadable", broker=self.broker.code, sequence=frame.sequence, error=frame.error)
         reports = [r for f in frames for r in f.reports]
         cursor = max((f.sequence for f in frames if f.sequence is not None), default=None)
         desk.apply(self.broker.id, reports, actor=self.actor, at=at, cursor=cursor)
+        crash.point("after_apply")
 
     def _connected(self, connected: bool) -> None:
         sql.run(
