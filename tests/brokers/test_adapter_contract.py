@@ -391,3 +391,16 @@ def test_a_thousand_orders_travel_in_one_batch(broker: Any, stream: Any, venue: 
 
     assert {a.outcome for a in answers} == {Outcome.ACCEPTED}
     assert len(frames) < 200, "reports that are ready together travel together"
+
+
+def test_a_long_backlog_is_handed_over_in_bounded_parts(broker: Any, venue: Venue) -> None:
+    for _ in range(3):
+        broker.send([venue.order("buy 1 AAPL") for _ in range(1_000)], deadline=soon(10))
+    stream = broker.stream(0)
+    parts: list[int] = []
+    while sum(parts) < 6_000:
+        frames = stream.receive(2)
+        assert frames
+        parts.append(len(reports_of(frames)))
+    stream.close()
+    assert max(parts) <= 1_500

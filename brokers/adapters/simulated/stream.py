@@ -11,8 +11,9 @@ from oms.kernel.decimals import BOUND
 SILENCE_SECONDS = 5.0
 """A broker beats every second; a link silent for so long is dead, whatever the socket believes."""
 RESEND_SECONDS = 5.0
-FRAMES_MAX = 500
-"""Frames handed over at once: what came later waits in the socket, so memory stays bounded."""
+REPORTS_MAX = 1_000
+"""Once so many are at hand no further frame is read: what comes later waits in the socket, so that what the caller
+applies in one transaction, and its memory, stay bounded."""
 ID_LENGTH_MAX = 64
 
 
@@ -50,9 +51,12 @@ class SimulatedStream:
         """See the port."""
         until = time.monotonic() + timeout
         ready: list[Frame] = []
-        while len(ready) < FRAMES_MAX:
+        weight = 0
+        while weight < REPORTS_MAX:
             if (line := self._connection.next_line()) is not None:
-                ready += self._take(line)
+                frames = self._take(line)
+                weight += sum(max(len(f.reports), 1) for f in frames)
+                ready += frames
                 continue
             left = 0.0 if ready else until - time.monotonic()
             if self._connection.wait(max(left, 0.0)):
