@@ -9,6 +9,7 @@ from oms import api
 from oms.pages import views
 
 _v1 = [
+    path("", include("analytics.urls")),
     path("", include("orders.urls")),
     path("", include("risk.urls")),
     path("", include("portfolio.urls")),

@@ -1,0 +1,10 @@
+"""Addresses of execution quality, under the API's prefix."""
+
+from django.urls import path
+
+from analytics import api
+
+urlpatterns = [
+    path("orders/<str:id>/quality", api.Quality.as_view()),
+    path("analytics/orders/<str:id>", api.Quality.as_view()),
+]
