@@ -319,7 +319,8 @@ class Venue:
             if subject.open:
                 self._activate(subject, at)
         elif act == "cancel":
-            self._cancel(*subject, at)
+            order, message = subject
+            self._cancel(order, message, at)
         elif act == "expire":
             when = expiry_of(subject, self.knobs.day_ends_at)
             if subject.open and when is not None and when <= at:
@@ -327,7 +328,8 @@ class Venue:
         elif act == "bust":
             self.bust(subject, at)
         elif act == "late_fill":
-            self._fill_late(*subject, at)
+            order, quantity = subject
+            self._fill_late(order, quantity, at)
 
     def _close(self, order: Order, kind: str, at: datetime, **changes: Any) -> None:
         self.markets[order.symbol].remove(order)
