@@ -6,7 +6,7 @@ PACKAGES := oms analytics orders risk portfolio routing brokers tests
 READING := DATABASE_URL=postgresql://oms@127.0.0.1:1/oms REDIS_URL=redis://127.0.0.1:1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench faults simulate audit-deps lock clean
+.PHONY: help setup check format test bench faults audit-deps lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,13 +29,10 @@ test: setup ## All tests but the long suites
 	$(PYTHON) manage.py test $(ARGS)
 
 bench: setup ## Measure speed, with baselines; ONLY=name runs one
-	$(PYTHON) manage.py test -n 0 -m long tests/benchmarks $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
+	env -u DATABASE_URL -u REDIS_URL $(BIN)/python -m tests.benchmarks $(if $(ONLY),--only "$(ONLY)") $(ARGS)
 
 faults: setup ## Kill processes and servers under load and count what is lost
 	$(PYTHON) manage.py test -n 0 -m long tests/faults $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
-
-simulate: setup ## A seeded day of trading with faults; SEED=7 ORDERS=2000
-	$(PYTHON) manage.py simulate --seed $(or $(SEED),7) --orders $(or $(ORDERS),2000) $(ARGS)
 
 audit-deps: setup ## Ask the advisory database about the pinned packages (needs the network)
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt

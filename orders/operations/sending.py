@@ -178,6 +178,7 @@ def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], 
         states.append(state)
         dues.append(due)
         logs.append(json.dumps([_attempt(claimed, answer, due)]))
+    _lock([c.id for c, _ in pairs])
     sql.run(
         """
         UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
@@ -203,6 +204,16 @@ def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], 
         json.dumps({"data": {"outcomes": outcomes}}),
     )
     journal.append([entry], actor=Actor.system("worker"), at=at)
+
+
+def _lock(submission_ids: Sequence[UUID]) -> None:
+    """Lock broker orders, then submissions, each by id: the order that everything else takes them in."""
+    sql.run(
+        "SELECT 1 FROM orders_childorder WHERE id IN (SELECT child_id FROM orders_submission WHERE id = ANY(%s)) "
+        "ORDER BY id FOR NO KEY UPDATE",
+        [submission_ids],
+    )
+    sql.run("SELECT 1 FROM orders_submission WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [submission_ids])
 
 
 def _next_state(claimed: Claimed, answer: Answer, at: datetime) -> tuple[str, datetime]:
