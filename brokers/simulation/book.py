@@ -85,6 +85,7 @@ class Book:
         self.executions: dict[str, Execution] = {}
         self.positions: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
         self.cash: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
+        self.born: datetime | None = None  # when the first order came in: no other life of this venue shares it
         self.priorities = 0
         self.last_execution = 0
         self.changed: list[tuple[str, int]] = []  # (execution id, frame), bust and correct included, in time order
@@ -98,6 +99,7 @@ class Book:
         """Fold one report in and return its order."""
         order = self.orders.get(report.broker_order_id)
         if order is None:
+            self.born = self.born or report.executed_at
             order = self._enter(report)
         elif report.kind == "replaced":
             self._replace(order, report)

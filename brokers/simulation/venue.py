@@ -170,7 +170,7 @@ class Venue:
             Report(
                 kind="rejected" if fault else "new",
                 client_order_id=message.client_order_id,
-                broker_order_id=f"{self.code}-{len(self.book.orders) + 1}",
+                broker_order_id=f"{self.code}-{self._life(at)}-{len(self.book.orders) + 1}",
                 account=message.account,
                 symbol=message.symbol,
                 side=message.side,
@@ -434,7 +434,7 @@ class Venue:
         return Decimal(str(round(self.random.uniform(0, most) / 10_000, 10))) if most > 0 else ZERO
 
     def _trade(self, order: Order, quantity: Decimal, price: Decimal, at: datetime) -> None:
-        execution_id = self._next_execution()
+        execution_id = self._next_execution(at)
         cumulative = order.cumulative + quantity
         working = order.open
         self._tell(
@@ -452,9 +452,13 @@ class Venue:
         if self.chance(self.lies.bust):
             self._later(self.lies.bust_seconds, "bust", execution_id, at)
 
-    def _next_execution(self) -> str:
-        """Return an execution id: unique here, and the same as other brokers use for theirs."""
-        return f"E{self.book.last_execution + 1:08d}"
+    def _next_execution(self, at: datetime) -> str:
+        """Return an execution id: unique here, but other brokers born in the same second use the same."""
+        return f"E{self._life(at)}-{self.book.last_execution + 1}"
+
+    def _life(self, at: datetime) -> str:
+        """Return what tells ids of this journal from those of one that was lost."""
+        return f"{int((self.book.born or at).timestamp()):x}"
 
     def _charge(self, order: Order, quantity: Decimal, price: Decimal) -> tuple[Fee, ...] | None:
         if self.fees is None:
@@ -490,7 +494,7 @@ class Venue:
             order,
             kind,
             at,
-            execution_id=self._next_execution(),
+            execution_id=self._next_execution(at),
             ref_execution_id=execution_id,
             last_quantity=quantity,
             last_price=price,

@@ -86,9 +86,9 @@ class Run:
 
     def undo(self, which: int, kind: str, quantity: int) -> None:
         if kind == "bust":
-            self.venue.bust(f"E{which:08d}", self.at)
+            self.venue.bust(f"E{self.venue._life(AT)}-{which}", self.at)
         else:
-            self.venue.correct(f"E{which:08d}", Decimal(quantity), None, self.at)
+            self.venue.correct(f"E{self.venue._life(AT)}-{which}", Decimal(quantity), None, self.at)
 
     def wait(self, milliseconds: int) -> None:
         self.at += timedelta(milliseconds=milliseconds)

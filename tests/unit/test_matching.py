@@ -81,6 +81,11 @@ def pit() -> Pit:
     return pit
 
 
+def execution(number: int) -> str:
+    """Return the id of the n-th execution of a pit, which opens at AT."""
+    return f"E{int(AT.timestamp()):x}-{number}"
+
+
 class TestAgainstTheQuote:
     def test_a_market_order_takes_the_other_side(self, pit: Pit) -> None:
         pit.send("buy 5", "b")
@@ -253,18 +258,18 @@ class TestChanges:
 
     def test_a_bust_takes_money_and_stock_back(self, pit: Pit) -> None:
         pit.send("buy 5", "b")
-        pit.venue.bust("E00000001", pit.at)
+        pit.venue.bust(execution(1), pit.at)
         assert pit.story("b") == ["new", "trade 5@100.02", "bust 5@100.02", "canceled"]
         assert pit.venue.book.positions["A", "AAPL"] == 0
         assert pit.venue.book.cash["A", "USD"] == 0
-        assert not pit.venue.bust("E00000001", pit.at)
+        assert not pit.venue.bust(execution(1), pit.at)
 
     def test_a_correction_of_a_correction_leaves_the_last_one_standing(self, pit: Pit) -> None:
         pit.send("buy 5", "b")
-        assert pit.venue.correct("E00000001", None, Decimal("100.01"), pit.at)
-        assert pit.venue.correct("E00000002", None, Decimal("99.99"), pit.at)
-        assert not pit.venue.correct("E00000001", None, Decimal(1), pit.at)
-        assert [(e.execution_id, str(e.price)) for e in pit.venue.living()] == [("E00000003", "99.99")]
+        assert pit.venue.correct(execution(1), None, Decimal("100.01"), pit.at)
+        assert pit.venue.correct(execution(2), None, Decimal("99.99"), pit.at)
+        assert not pit.venue.correct(execution(1), None, Decimal(1), pit.at)
+        assert [(e.execution_id, str(e.price)) for e in pit.venue.living()] == [(execution(3), "99.99")]
         assert pit.venue.book.cash["A", "USD"] == Decimal("-499.95")
         assert pit.state("b") == ("filled", "5", "0")
 
