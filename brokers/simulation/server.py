@@ -367,6 +367,14 @@ class VenueHost:
         self.servers[code] = server
         return server.port
 
+    def list_instruments(self, instruments: Sequence[Instrument]) -> None:
+        """Let every venue trade these from now on; one that is known gets its new terms."""
+        for instrument in instruments:
+            if self.instruments.get(instrument.symbol) != instrument:
+                self.instruments[instrument.symbol] = instrument
+                for server in self.servers.values():
+                    server.venue.list_instrument(instrument)
+
     async def remove(self, code: str) -> None:
         """Close one venue; its journal stays."""
         await self.servers.pop(code).stop()

@@ -67,6 +67,11 @@ class Venue:
             market.side_of(order).add(order)
             self._watch_expiry(order)
 
+    def list_instrument(self, instrument: Instrument) -> None:
+        """Open a market, or give an open one its new tick and lot; the terms come with the shared listing."""
+        market = self.markets.setdefault(instrument.symbol, Market(instrument.tick_size, instrument.lot_size))
+        market.tick, market.lot = instrument.tick_size, instrument.lot_size
+
     @property
     def sequence(self) -> int:
         """Return the number of the last frame."""

@@ -14,8 +14,9 @@ from django.db import connections
 
 from brokers import queries
 from brokers.management.commands.run_market import Market
-from brokers.models import Broker, Quote
+from brokers.models import Broker, Instrument, Quote
 from brokers.operations import QuoteUpdate, record_quotes
+from brokers.simulation.wire import Message
 
 AT = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 
@@ -132,3 +133,38 @@ class TestVenues:
                 await greeted(first["SIM"])
 
         play(tmp_path, scenario)
+
+    def test_an_instrument_added_later_trades_at_open_venues(self, tmp_path: Path) -> None:
+        Broker.objects.create(code="SIM", adapter="simulated", settings={})
+
+        async def scenario(market: Market) -> None:
+            await look(market)
+            await market._in_database(
+                lambda: Instrument.objects.create(
+                    symbol="NEW", asset_class="equity", currency="USD", tick_size="0.05", lot_size="10"
+                )
+            )
+            await look(market)
+            venue = market.host.servers["SIM"].venue
+            order = Message("new", "c1", "A", "NEW", "buy", Decimal(20), "limit", "gtc", Decimal("9.95"))
+            assert venue.submit([order], AT)[0].code == 200
+
+        play(tmp_path, scenario)
+
+    def test_a_still_market_passes_quotes_on_and_moves_none(self, tmp_path: Path) -> None:
+        Broker.objects.create(code="SIM", adapter="simulated", settings={})
+        queries.forget_cache()
+        market = Market(tmp_path, still=True)
+        at = datetime.now(UTC)
+        record("posted", "150", at)
+
+        async def scenario() -> None:
+            await look(market)
+            await market._step()
+            assert market.host.servers["SIM"].venue.markets["AAPL"].bid == 150
+            assert await market._in_database(bid) == 150
+            await market.host.stop()
+            await market._in_database(connections.close_all)
+
+        asyncio.run(scenario())
+        market.database.shutdown()

@@ -1,5 +1,6 @@
 """The demo market: moves prices and hosts the simulated brokers, in a process of its own."""
 
+import argparse
 import asyncio
 import os
 import signal
@@ -22,7 +23,7 @@ from brokers.models import Quote as QuoteRow
 from brokers.operations import QuoteUpdate, place_venue, record_quotes
 from brokers.simulation.demo import DEMO_INSTRUMENTS
 from brokers.simulation.knobs import Instrument
-from brokers.simulation.market import MarketModel
+from brokers.simulation.market import LEFT_ALONE, MarketModel
 from brokers.simulation.server import BrokerConfig, HostConfig, VenueHost
 from brokers.simulation.wire import Quote
 from oms.kernel.json import dump_bytes
@@ -40,27 +41,25 @@ class Command(BaseCommand):
 
     help = "Move the demo market and run the simulated brokers."
 
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Take --still."""
+        parser.add_argument(
+            "--still", action="store_true", help="move no price: pass on posted and replayed quotes only"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until told to stop."""
-        asyncio.run(Market(Path(os.environ.get("OMS_DATA", settings.BASE_DIR / "var")) / "venues").run())
+        data = Path(os.environ.get("OMS_DATA", settings.BASE_DIR / "var")) / "venues"
+        asyncio.run(Market(data, still=options["still"]).run())
 
 
 class Market:
     """Prices and venues of one demo desk. The database is spoken to by one thread, outside of the event loop."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, still: bool = False) -> None:
         data.mkdir(parents=True, exist_ok=True)
-        known = {row["symbol"]: row for row in DEMO_INSTRUMENTS}
-        instruments = [
-            Instrument(
-                symbol=i.symbol,
-                tick_size=i.tick_size,
-                lot_size=i.lot_size,
-                currency=i.currency,
-                asset_class=i.asset_class,
-            )
-            for i in queries.instruments().values()
-        ]
+        instruments = _instruments()
+        known = {} if still else {row["symbol"]: row for row in DEMO_INSTRUMENTS}
         mids = {q.symbol: q.mid for q in queries.quotes().values()}
         walked = [known[i.symbol] for i in instruments if i.symbol in known]
         self.model = MarketModel(walked, seed=settings_seed(), mids=mids)
@@ -94,7 +93,8 @@ class Market:
         return await asyncio.get_running_loop().run_in_executor(self.database, call)
 
     async def _open_venues(self) -> None:
-        """Open what was added, close what was disabled, open anew what has other settings."""
+        """Open what was added, close what was disabled, open anew what has other settings; list new instruments."""
+        self.host.list_instruments(await self._in_database(_instruments))
         wanted = await self._in_database(_simulated)
         for code in [c for c in self.host.servers if self.opened.get(c) != wanted.get(c)]:
             await self.host.remove(code)
@@ -157,13 +157,27 @@ class Market:
     def _pause(self) -> float:
         """Return how long to wait: quotes that are being replayed reach the venues sooner."""
         at = datetime.now(UTC)
-        replaying = any(self.model.left_alone(symbol, at) for symbol in self.external_seen)
+        replaying = any(at - seen < LEFT_ALONE for seen in self.external_seen.values())
         return EXTERNAL_SECONDS if replaying else STEP.total_seconds()
 
     @staticmethod
     def _external() -> list[tuple[Any, ...]]:
         rows = QuoteRow.objects.exclude(source="market").order_by("instrument_id")
         return list(rows.values_list("instrument__symbol", "bid", "ask", "bid_size", "ask_size", "at"))
+
+
+def _instruments() -> list[Instrument]:
+    """Return what a venue must know of everything that trades."""
+    return [
+        Instrument(
+            symbol=i.symbol,
+            tick_size=i.tick_size,
+            lot_size=i.lot_size,
+            currency=i.currency,
+            asset_class=i.asset_class,
+        )
+        for i in queries.instruments().values()
+    ]
 
 
 def _simulated() -> dict[str, tuple[int, bytes]]:
