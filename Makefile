@@ -31,7 +31,7 @@ test: setup ## All tests but the long suites
 bench: setup ## Measure speed, with baselines; ONLY=name runs one
 	env -u DATABASE_URL -u REDIS_URL $(BIN)/python -m tests.benchmarks $(if $(ONLY),--only "$(ONLY)") $(ARGS)
 
-faults: setup ## Kill processes and servers under load and count what is lost
+faults: setup ## Kill processes and servers under load and count what is lost; KILLS=300 SEED=7 ONLY=name
 	$(PYTHON) manage.py test -n 0 -m long tests/faults $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
 
 audit-deps: setup ## Ask the advisory database about the pinned packages (needs the network)

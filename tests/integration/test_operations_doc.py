@@ -59,12 +59,11 @@ class Production:
     def here(self, command: str) -> str:
         """Return a command with the page's places replaced by those of this test."""
         python = shlex.quote(sys.executable)
-        for place, ours in (
-            ("/srv/oms/desk/.venv/bin/python", python), (".venv/bin/python", python), ("/var/lib/oms", str(self.folder)),
-            ("--port 8000", f"--port {self.port}"), ("127.0.0.1:8000", f"127.0.0.1:{self.port}"), ("%i", "PRIME"),
-        ):  # fmt: skip
-            command = command.replace(place, ours)
-        return command
+        places = {
+            "/srv/oms/desk/.venv/bin/python": python, ".venv/bin/python": python, "/var/lib/oms": str(self.folder),
+            "--port 8000": f"--port {self.port}", "127.0.0.1:8000": f"127.0.0.1:{self.port}", "%i": "PRIME",
+        }  # fmt: skip
+        return re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], command)
 
     def run(self, block: str) -> None:
         """Run a block as a person would, stopping at the first command that fails."""
