@@ -26,6 +26,7 @@ OWNER_WAIT_SECONDS_MAX = 120
 DESK_WAIT_SECONDS_MAX = 15
 """A desk may be about to stop; a second one on the same data is otherwise a mistake."""
 STOP_SECONDS_MAX = 60
+PORT_TRIES = 4
 
 Server = Postgres | Valkey
 
@@ -158,12 +159,12 @@ def _start(data: Path, users: IO[str], *, durable: bool) -> Lease:
         for server in servers:
             pid = _left_alive(server)
             if pid is None:
-                server.spawn()
                 started.append(server)
+                server.spawn()
             else:
                 server.port, adopted[server.name] = server.running_port(), pid
         for server in servers:
-            server.wait_ready()
+            _wait_ready(server)
         note(data, servers)
     except BaseException as error:
         for server in reversed(started):
@@ -172,6 +173,20 @@ def _start(data: Path, users: IO[str], *, durable: bool) -> Lease:
             raise ServersUnavailable(str(error)) from error
         raise
     return Lease(_urls(servers), users, servers, adopted)
+
+
+def _wait_ready(server: Server) -> None:
+    """Wait; give a server that lost its port to a stranger in the last moment another one."""
+    for _ in range(PORT_TRIES - 1):
+        try:
+            return server.wait_ready()
+        except (PostgresFailed, ValkeyFailed) as error:
+            if "already in use" not in str(error) or server.process is None:
+                raise
+            server.process.wait(STOP_SECONDS_MAX)
+            server.port = None
+            server.spawn()
+    return server.wait_ready()
 
 
 def _left_alive(server: Server) -> int | None:

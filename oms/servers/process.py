@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import psutil
 
 TETHER = Path(__file__).with_name("tether.py")
+PORTS = range(20_000, 32_000)
 LOG_BYTES_MAX = 20_000_000
 """A log is turned over (one older copy is kept) when a process starts and finds it larger."""
 
@@ -80,17 +82,19 @@ def lives(pid: int | None, *, name: str, marker: Path) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port if nobody listens there, else any free one of the loopback."""
-    for port in (preferred, 0):
-        if port is None:
-            continue
+    """The preferred port if it is free, else a random free one of the loopback.
+
+    Below the range that the kernel lends to outgoing connections, which could take it before the server does, and
+    again while the server is restarted.
+    """
+    for port in [*([preferred] if preferred else []), *SystemRandom().sample(PORTS, 200)]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise OSError("no free port on the loopback")
 
 

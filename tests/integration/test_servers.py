@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import psycopg
@@ -24,8 +26,10 @@ from oms.servers import (
     attach_or_start,
     connect,
     discovery,
+    postgres,
     running,
     secret_key,
+    valkey,
 )
 from oms.servers.identity import NAMESPACE, Identity, dropped
 from oms.servers.process import free_port, lives, spawn
@@ -231,6 +235,27 @@ class TestKills:
         assert not half.exists()
 
 
+class TestPorts:
+    @pytest.mark.parametrize("module", [postgres, valkey], ids=["postgres", "valkey"])
+    def test_a_port_lost_in_the_last_moment_is_given_up_for_another(
+        self, data: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with socket.socket() as stranger:
+            stranger.bind(("127.0.0.1", 0))
+            stranger.listen()
+            taken = stranger.getsockname()[1]
+            offered = [taken]
+            monkeypatch.setattr(module, "free_port", lambda wanted: offered.pop() if offered else free_port(wanted))
+
+            with running(data, purpose="test") as urls:
+                assert not offered
+                assert execute(urls, "SELECT 1") == [(1,)]
+                assert f":{taken}/" not in urls.database_url + urls.redis_url
+
+    def test_servers_stay_clear_of_outgoing_connections(self) -> None:
+        assert free_port() in range(20_000, 32_000)
+
+
 class TestSettings:
     def test_the_desk_is_durable_and_checksummed(self, data: Path) -> None:
         with running(data, purpose="test") as urls:
@@ -296,8 +321,6 @@ class TestProcesses:
         assert not lives(child.pid, name="sleep", marker=Path("60"))
 
     def test_a_taken_port_is_not_insisted_on(self) -> None:
-        import socket
-
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
