@@ -150,7 +150,7 @@ class _Fold:
         elif report.kind in ENDS:
             self._end(child, report)
         elif report.kind is ReportKind.REPLACED:
-            self._replaced(child, submission)
+            self._replaced(child, submission, report)
         elif report.kind in (ReportKind.CANCEL_REJECTED, ReportKind.REPLACE_REJECTED):
             self._refused(submission, report)
         elif report.kind is ReportKind.TRIGGERED:
@@ -297,12 +297,13 @@ class _Fold:
         if report.kind is ReportKind.REJECTED:
             order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
 
-    def _replaced(self, child: ChildOrder, submission: Submission | None) -> None:
+    def _replaced(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
         if submission is None or submission.kind != Submission.Kind.REPLACE or submission.resolved_at is not None:
             return
         message = submission.message
         order = self.book.orders[child.order_id]
-        quantity = Decimal(message["quantity"])
+        # The broker's word: a replace below what is filled ends at what is filled (FIX D.12).
+        quantity = report.order_quantity or Decimal(message["quantity"])
         order.quantity += quantity - child.quantity
         child.quantity = quantity
         for name in ("limit_price", "stop_price"):

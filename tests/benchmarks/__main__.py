@@ -3,7 +3,7 @@
     python -m tests.benchmarks [--only NAME] [--orders N] [--naive N]
 
 Starts a desk of its own (durable PostgreSQL, Valkey, web, worker, gateways, simulated brokers) and writes
-var/reports/bench-<utc>.json. Names: batch, single, setbased, naive, bare.
+var/reports/bench-<utc>.json. Names: batch, single, screens, setbased, naive, bare.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from tests.benchmarks import load, setbased
+from tests.benchmarks import load, screens, setbased
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sys.executable
@@ -37,13 +37,16 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=20_000)
     parser.add_argument("--naive", type=int, default=500)
     options = parser.parse_args()
-    wanted = [options.only] if options.only else ["batch", "single", "setbased", "naive", "bare"]
+    wanted = [options.only] if options.only else ["batch", "single", "screens", "setbased", "naive", "bare"]
     report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), **machine(), "results": {}}
     with tempfile.TemporaryDirectory(prefix="bench") as folder, Desk(Path(folder)) as desk:
         if "batch" in wanted or "setbased" in wanted:
             report["results"]["batch"] = desk.batch(options.orders)
         if "single" in wanted:
             report["results"]["single"] = desk.single(min(options.orders, 4_000))
+        if "screens" in wanted:
+            line = f"ws://127.0.0.1:{desk.port}/ws/blotter/"
+            report["results"]["screens"] = asyncio.run(screens.measure(line, desk.token, desk.redis_url, "EURO"))
         desk.stop_processes()
         if "setbased" in wanted:
             report["results"]["setbased"] = setbased.measure(desk.database_url, 5_000)
@@ -150,6 +153,7 @@ class Desk:
         return dict(sorted(found.items(), key=lambda i: -i[1])[:12])
 
     def _wait_booked(self, prefix: str, count: int, started: float) -> float:
+        told = 0.0
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             while True:
                 row = connection.execute(
@@ -158,7 +162,12 @@ class Desk:
                 ).fetchone()
                 assert row is not None
                 elapsed = time.perf_counter() - started
-                if row[1] >= count or elapsed > 300:
+                if elapsed - told > 5:
+                    told = elapsed
+                    print(
+                        f"  {prefix}: {row[1]} of {count} filled, {row[0]} recorded, {elapsed:.0f} s", file=sys.stderr
+                    )
+                if row[1] >= count or elapsed > 120:
                     if row[1] < count:
                         print(f"only {row[1]} of {count} filled ({row[0]} recorded)", file=sys.stderr)
                     return elapsed
@@ -184,7 +193,7 @@ class Desk:
         for start in range(0, count, 1_000):
             rows = [
                 {
-                    "client_order_id": f"{prefix}-{n}", "account": "MAIN", "symbol": "EUR/USD", "quantity": "1",
+                    "client_order_id": f"{prefix}-{n}", "account": "MAIN", "symbol": "EUR/USD", "quantity": "1", "order_type": "market",
                     "side": ("buy", "sell")[n % 2],
                 }
                 for n in range(start, min(start + 1_000, count))
@@ -198,7 +207,7 @@ class Desk:
 
     def single(self, count: int) -> dict[str, Any]:
         """Place single orders over 32 connections; then some at rest for the latency to the first acknowledgement."""
-        bodies = load.orders(count, "single", account="MAIN", symbol="EUR/USD")
+        bodies = load.orders(count, "single", account="MAIN", symbol="EUR/USD", order_type="market")
         started = time.perf_counter()
         seconds, latencies, statuses = asyncio.run(load.post_all(self.port, "/api/v1/orders", self.token, bodies, 32))
         booked = self._wait_booked("single", count, started)
@@ -215,7 +224,7 @@ class Desk:
     def _at_rest(self, count: int) -> float:
         delays = []
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            for body in load.orders(count, "rest", account="MAIN", symbol="EUR/USD"):
+            for body in load.orders(count, "rest", account="MAIN", symbol="EUR/USD", order_type="market"):
                 started = time.perf_counter()
                 asyncio.run(load.post_all(self.port, "/api/v1/orders", self.token, [body], 1))
                 name = json.loads(body)["client_order_id"]
