@@ -58,7 +58,7 @@ def _sweeper() -> str:
 def sweep_age() -> float | None:
     """Return the seconds since the last sweep, None when none is known."""
     raw = client().get(SWEPT)
-    return None if raw is None else max(0.0, time.time() - float(raw))  # type: ignore[arg-type]
+    return None if raw is None else max(0.0, time.time() - float(raw))
 
 
 def _gateways() -> str:

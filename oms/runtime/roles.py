@@ -35,7 +35,7 @@ def roles_of(user: Any) -> frozenset[str]:
     known = getattr(user, "_desk_roles", None)
     if known is None:
         known = user._desk_roles = ROLES & set(user.groups.values_list("name", flat=True))
-    return known  # type: ignore[no-any-return]
+    return known
 
 
 def require_role(user: Any, *allowed: str) -> None:
