@@ -76,7 +76,7 @@ def insert_values(
     """
     if not values:
         return 0
-    by_column: dict[str, Any] = {f.column: f for f in model._meta.concrete_fields}
+    by_column = {f.column: f for f in model._meta.concrete_fields}
     fields = [by_column[n] for n in names]
     columns = ", ".join(f'"{n}"' for n in names)
     arrays = ", ".join(_placeholder(f) for f in fields)
