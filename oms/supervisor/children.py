@@ -54,11 +54,14 @@ class Child:
         return self.process.pid
 
     def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        """Looks without burying it: until `finish` its number cannot become a stranger's."""
+        if self.process is None or self.process.returncode is not None:
+            return False
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def ended(self, now: float) -> str | None:
         """Once per end: what happened. Sets when it is due again."""
-        if self.process is None or self.process.poll() is None:
+        if self.process is None or self.running():
             return None
         code = self.finish()
         self.ends = 1 if now - self.started_at > STEADY_SECONDS else self.ends + 1
@@ -70,14 +73,15 @@ class Child:
     def ask_to_stop(self) -> None:
         """Only the leader is asked: a pool's own processes end by its order."""
         if self.process is not None and self.running():
-            self.process.terminate()
+            os.kill(self.process.pid, signal.SIGTERM)
 
     def finish(self) -> int:
         """Leave nobody of the group; returns the leader's exit code."""
         if self.process is None:
             return 0
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         code = self.process.wait()
         self.process = None
         return code

@@ -25,8 +25,10 @@ def child(folder: Path, code: str, *, name: str = "web", tier: int = 0) -> Child
 
 
 def wait_end(child: Child) -> None:
-    assert child.process is not None
-    child.process.wait(10)
+    end = time.monotonic() + 10
+    while child.running():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class TestRestart:
@@ -108,6 +110,16 @@ class TestStop:
 
         assert time.monotonic() - began < 5
         assert not deaf.running()
+
+    def test_a_pool_goes_though_its_leader_went_before(self, tmp_path: Path) -> None:
+        pool = "import subprocess; p=subprocess.Popen(['sleep','60']); print(p.pid, flush=True)"
+        leader = child(tmp_path, pool)
+        leader.start(0.0)
+        until_written(leader.log)
+        wait_end(leader)
+
+        assert leader.finish() == 0
+        assert until_gone(int(leader.log.read_text()))
 
     def test_a_pool_goes_with_its_leader(self, tmp_path: Path) -> None:
         pool = (
