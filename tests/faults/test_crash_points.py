@@ -59,7 +59,7 @@ def settle(rounds: int = 12) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE orders_submission SET lease_until = least(lease_until, now()), due_at = least(due_at, now()), "
-                "sent_at = sent_at - interval '20 seconds' WHERE state IN ('sent', 'unknown', 'prepared') AND sent_at IS NOT NULL"
+                "sent_at = sent_at - interval '20 seconds', created_at = created_at - interval '20 seconds' WHERE state IN ('sent', 'unknown', 'prepared') AND sent_at IS NOT NULL"
             )
         broker = queries.brokers_by_code()["NEAR"]
         clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # noqa: E731 - the clock of one round
