@@ -133,15 +133,12 @@ def attach_or_start(data: Path, held: ExitStack, *, purpose: str, durable: bool 
 def stop(server: Server, *, hard: bool = False, pid: int | None = None) -> None:
     """Stop one server and wait until it is gone; harder when it doesn't listen."""
     pid = server.process.pid if server.process is not None else pid
-    for sent in ([server.kill_signal] if hard else [server.stop_signal, server.kill_signal]) + [signal.SIGKILL]:
-        if pid is None or not _signal(pid, sent):
+    for sent in [*([] if hard else [server.stop_signal]), server.kill_signal, signal.SIGKILL]:
+        if pid is None or _is_gone(server, pid):  # its number may be a stranger's by now
             return
+        _signal(pid, sent)
         deadline = time.monotonic() + (10 if hard else STOP_SECONDS_MAX)
-        while time.monotonic() < deadline:
-            if server.process is not None and server.process.poll() is not None:
-                return
-            if server.process is None and server.running_pid() is None:
-                return
+        while not _is_gone(server, pid) and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
@@ -219,12 +216,14 @@ def _named_by_user(variable: str) -> bool:
     return bool(os.environ.get(variable))
 
 
-def _signal(pid: int, number: int) -> bool:
-    try:
+def _is_gone(server: Server, pid: int) -> bool:
+    """Our own child by its end, an adopted one by what its number is now."""
+    return server.process.poll() is not None if server.process is not None else server.running_pid() != pid
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _folder(data: Path) -> Path:

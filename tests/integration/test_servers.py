@@ -256,6 +256,23 @@ class TestPorts:
         assert free_port() in range(20_000, 32_000)
 
 
+class TestStop:
+    def test_never_signals_a_number_that_is_no_longer_the_servers(self, data: Path, tmp_path: Path) -> None:
+        stranger = spawn(["sleep", "60"], log=tmp_path / "log", orphan_signal=signal.SIGKILL)
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        ended.pid = stranger.pid  # as if the number had come round again
+        buried = Valkey(data / "valkey", data / "log" / "valkey.log")
+        buried.process = ended  # type: ignore[assignment]
+
+        discovery.stop(buried)
+        discovery.stop(Valkey(data / "valkey", data / "log" / "valkey.log"), pid=stranger.pid)
+
+        assert stranger.poll() is None
+        stranger.kill()
+        stranger.wait()
+
+
 class TestSettings:
     def test_the_desk_is_durable_and_checksummed(self, data: Path) -> None:
         with running(data, purpose="test") as urls:
