@@ -157,7 +157,7 @@ class Desk:
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             while True:
                 row = connection.execute(
-                    "SELECT count(*), count(*) FILTER (WHERE status = 'filled') FROM orders_order WHERE client_order_id LIKE %s",
+                    "SELECT count(*), count(*) FILTER (WHERE leaves_quantity = 0) FROM orders_order WHERE client_order_id LIKE %s",
                     [f"{prefix}-%"],
                 ).fetchone()
                 assert row is not None
@@ -269,6 +269,7 @@ class Naive:
             "DATABASE_URL": self.url,
             "REDIS_URL": desk.redis_url,
             "DJANGO_SETTINGS_MODULE": "tests.benchmarks.naive.settings",
+            "PYTHONPATH": str(ROOT),
         }
         self.port = free_port()
 
@@ -276,6 +277,7 @@ class Naive:
         """Run both parts: the naive desk to filled, and a bare insert."""
         with psycopg.connect(self.desk.database_url, autocommit=True) as connection:
             connection.execute("CREATE DATABASE naive")
+        self._django("migrate", "auth", "-v0")  # what the naive tables point at comes first
         self._django("migrate", "--run-syncdb", "-v0")
         token = self._token()
         web = [PYTHON, "-m", "uvicorn", "tests.benchmarks.naive.asgi:application", "--port", str(self.port)]
