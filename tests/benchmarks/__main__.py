@@ -50,6 +50,7 @@ def main() -> None:
         desk.stop_processes()
         if "setbased" in wanted:
             report["results"]["setbased"] = setbased.measure(desk.database_url, 5_000)
+        print(json.dumps(report, indent=2), file=sys.stderr)  # should a baseline fail, this was measured
         if "naive" in wanted or "bare" in wanted:
             report["results"] |= Naive(desk).measure(options.naive, wanted)
     target = ROOT / "var" / "reports" / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"

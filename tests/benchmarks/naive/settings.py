@@ -15,7 +15,7 @@ INSTALLED_APPS = [
     "simple_history",
     "tests.benchmarks.naive",
 ]
-MIDDLEWARE = ["simple_history.middleware.HistoryRequestMiddleware"]
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware", "simple_history.middleware.HistoryRequestMiddleware"]
 ROOT_URLCONF = "tests.benchmarks.naive.urls"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
