@@ -20,6 +20,9 @@ BATCH_SECONDS = 0.05
 """Quotes due within this of each other go in with one statement."""
 
 
+SIZE_PLACES = Decimal("0.0000000001")
+
+
 class Command(BaseCommand):
     """`replay_quotes FILE --speed 10`: CSV with symbol, at, bid, ask[, bid_size, ask_size]."""
 
@@ -84,14 +87,24 @@ def read(file: Path) -> Iterator[QuoteUpdate]:
                 symbol = row["symbol"]
                 if symbol not in known:
                     raise CommandError(f"line {number}: unknown symbol {symbol!r}", returncode=2)
-                sizes = [decimals.parse(row[n]) if row.get(n) else None for n in ("bid_size", "ask_size")]
+                sizes = [_size(row.get(n)) for n in ("bid_size", "ask_size")]
                 at = datetime.fromisoformat(row["at"])
                 yield QuoteUpdate(
                     symbol, _price(row["bid"]), _price(row["ask"]), sizes[0], sizes[1], source_at=at.astimezone(UTC)
                 )
-            except (KeyError, ValueError, DomainError) as error:
+            except (KeyError, ValueError, ArithmeticError, DomainError) as error:
                 raise CommandError(f"line {number}: {error}", returncode=2) from error
 
 
 def _price(text: str) -> Decimal:
     return decimals.parse(text)
+
+
+def _size(text: str | None) -> Decimal | None:
+    """Return a size to the places we keep: recorders that counted in binary leave a tail that means nothing."""
+    if not text:
+        return None
+    size = Decimal(text)
+    if not size.is_finite() or size < 0:
+        raise ValueError(f"{text!r} is no size")
+    return size.quantize(SIZE_PLACES)
