@@ -165,14 +165,23 @@ class Desk:
                 elapsed = time.perf_counter() - started
                 if elapsed - told > 5:
                     told = elapsed
-                    print(
-                        f"  {prefix}: {row[1]} of {count} filled, {row[0]} recorded, {elapsed:.0f} s", file=sys.stderr
-                    )
+                    print(f"  {prefix}: {row[1]} of {count} ended, {row[0]} recorded, {elapsed:.0f} s", file=sys.stderr)
                 if row[1] >= count or elapsed > 120:
                     if row[1] < count:
-                        print(f"only {row[1]} of {count} filled ({row[0]} recorded)", file=sys.stderr)
+                        raise SystemExit(f"only {row[1]} of {count} ended ({row[0]} recorded): no rate is told")
                     return elapsed
                 time.sleep(0.1)
+
+    def _ended_as(self, prefix: str) -> dict[str, int]:
+        """Count how orders ended; what is not filled is told apart by whether a broker took its fill back."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT status || CASE WHEN status <> 'filled' AND EXISTS (SELECT 1 FROM orders_execution e "
+                "WHERE e.order_id = o.id AND e.kind = 'bust') THEN ' after a bust' ELSE '' END, count(*) "
+                "FROM orders_order o WHERE client_order_id LIKE %s GROUP BY 1",
+                [f"{prefix}-%"],
+            ).fetchall()
+        return {str(name): int(number) for name, number in rows}
 
     def batch(self, count: int) -> dict[str, Any]:
         """Place orders by thousands and wait until all are filled and booked."""
@@ -185,6 +194,7 @@ class Desk:
             "accepted_per_second": count / accepted,
             "filled_and_booked_per_second": count / booked,
             "cpu_us_per_order": (self._cpu() - cpu) / count * 1e6,
+            "ended_as": self._ended_as("batch"),
             "statuses": sorted(set(statuses)),
             "memory_mib": self._memory(),
         }
@@ -218,6 +228,7 @@ class Desk:
             "latency_ms_p50": load.percentile(latencies, 0.5) * 1000,
             "latency_ms_p99": load.percentile(latencies, 0.99) * 1000,
             "filled_and_booked_per_second": count / booked,
+            "ended_as": self._ended_as("single"),
             "statuses": sorted(set(statuses)),
             "acknowledged_ms_p95": self._at_rest(100),
         }
