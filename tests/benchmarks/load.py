@@ -6,6 +6,40 @@ import time
 from collections.abc import Sequence
 
 
+class Connection:
+    """One kept connection to the web process, with a token."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self.port, self.token = port, token
+
+    async def __aenter__(self) -> "Connection":
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    async def post(self, path: str, body: bytes) -> int:
+        """Post one JSON body and return the status, once all of the answer is here."""
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {self.token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self.writer.write(head.encode() + body)
+        return (await self._answer())[0]
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Return the status and body of an address."""
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {self.token}\r\n\r\n"
+        self.writer.write(head.encode())
+        return await self._answer()
+
+    async def _answer(self) -> tuple[int, bytes]:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(head.split("content-length:")[1].split("\r\n")[0])
+        return int(head.split(" ", 2)[1]), await self.reader.readexactly(length)
+
+
 async def post_all(
     port: int, path: str, token: str, bodies: Sequence[bytes], connections: int
 ) -> tuple[float, list[float], list[int]]:
@@ -15,29 +49,16 @@ async def post_all(
     statuses: list[int] = []
 
     async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while queue:
-            body = queue.pop()
-            head = (
-                f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Token {token}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
-            started = time.perf_counter()
-            writer.write(head.encode() + body)
-            statuses.append(await _answer(reader))
-            latencies.append(time.perf_counter() - started)
-        writer.close()
+        async with Connection(port, token) as line:
+            while queue:
+                body = queue.pop()
+                started = time.perf_counter()
+                statuses.append(await line.post(path, body))
+                latencies.append(time.perf_counter() - started)
 
     started = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(connections)))
     return time.perf_counter() - started, latencies, statuses
-
-
-async def _answer(reader: asyncio.StreamReader) -> int:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    length = int(head.split("content-length:")[1].split("\r\n")[0])
-    await reader.readexactly(length)
-    return int(head.split(" ", 2)[1])
 
 
 def orders(count: int, prefix: str, **fields: str) -> list[bytes]:
