@@ -148,6 +148,7 @@ class Order(Lifecycle):
     instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
     side = models.CharField(max_length=10)
     quantity = ExactField()
+    size_by = models.JSONField(null=True)  # what the quantity was worked out from, as asked
     order_type = models.CharField(max_length=24)
     limit_price = ExactField(null=True)
     stop_price = ExactField(null=True)

@@ -69,6 +69,7 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "symbol": names.instruments[order.instrument_id].symbol,
         "side": order.side,
         "quantity": text(order.quantity),
+        "size_by": order.size_by,
         "order_type": order.order_type,
         "limit_price": text_or_none(order.limit_price),
         "stop_price": text_or_none(order.stop_price),
@@ -83,7 +84,7 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "leaves_quantity": text(order.leaves_quantity),
         "average_price": text_or_none(average_price(order.filled_amount, order.filled_quantity)),
         "fees": text(order.fees),
-        "reason": _reason(order),
+        "reason": reason_out(order),
         "version": order.version,
         "parent": str(order.parent_id) if order.parent_id else None,
         "origin": order.origin,
@@ -95,7 +96,8 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
     }
 
 
-def _reason(order: Order) -> dict[str, str] | None:
+def reason_out(order: Order) -> dict[str, str] | None:
+    """Return why an order was denied, rejected or ended, None where nothing is to tell."""
     if not order.reason:
         return None
     sentence = order.reason_detail

@@ -10,8 +10,19 @@ STATUSES = [s.value for s in OrdStatus]
 _Base = serializers.Serializer
 
 
+class SizeByIn(Strict):
+    """A size to work out, rounded down to whole lots: one of `notional` (an amount of the account's currency), `weight`
+    (that fraction of the account's equity), or `risk_fraction` with `stop_price` (a move from the price to the stop
+    loses that fraction of the equity)."""
+
+    notional = DecimalText(required=False, positive=True)
+    weight = DecimalText(required=False, positive=True, help_text="At most 1.")
+    risk_fraction = DecimalText(required=False, positive=True, help_text="At most 1.")
+    stop_price = DecimalText(required=False, positive=True, help_text="With risk_fraction, and only with it.")
+
+
 class OrderIn(Strict):
-    """An order. `limit_price` is for limit and stop_limit, `stop_price` for stop and stop_limit, `expire_at` for gtd."""
+    """An order, of a `quantity` or a `size_by`. `limit_price` is for limit and stop_limit, `stop_price` for stop and stop_limit, `expire_at` for gtd."""
 
     client_order_id = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, help_text="Yours, unique in the account for good; made if absent."
@@ -19,7 +30,8 @@ class OrderIn(Strict):
     account = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$")
     symbol = serializers.RegexField(r"^[A-Za-z0-9_.:/\-]{1,32}$")
     side = serializers.ChoiceField(choices=SIDES)
-    quantity = DecimalText()
+    quantity = DecimalText(required=False, help_text="Needed unless size_by is given.")
+    size_by = SizeByIn(required=False, allow_null=True)
     order_type = serializers.ChoiceField(choices=ORDER_TYPES)
     limit_price = DecimalText(required=False, allow_null=True)
     stop_price = DecimalText(required=False, allow_null=True)
@@ -56,6 +68,9 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     symbol = serializers.CharField()
     side = serializers.ChoiceField(choices=SIDES)
     quantity = DecimalText()
+    size_by = serializers.DictField(
+        child=DecimalText(), allow_null=True, help_text="What the quantity was worked out from, as asked."
+    )
     order_type = serializers.ChoiceField(choices=ORDER_TYPES)
     limit_price = DecimalText(allow_null=True)
     stop_price = DecimalText(allow_null=True)
@@ -79,6 +94,19 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     updated_at = serializers.DateTimeField()
     decided_at = serializers.DateTimeField()
     arrival = ArrivalOut(allow_null=True)
+
+
+class SignalIn(Strict):
+    """A strategy's wish: a market order for the day, sized when it is placed. `key` makes a repeat harmless."""
+
+    strategy = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$")
+    symbol = serializers.RegexField(r"^[A-Za-z0-9_.:/\-]{1,32}$")
+    side = serializers.ChoiceField(choices=SIDES)
+    size_by = SizeByIn()
+    account = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$")
+    key = serializers.RegexField(
+        r"^[A-Za-z0-9_.:\-]{1,128}$", help_text="Unique in the account and strategy, for good."
+    )
 
 
 class BatchIn(Strict):
@@ -221,10 +249,11 @@ class PreviewOut(_Base):  # type: ignore[type-arg]
 
     approved = serializers.BooleanField()
     reason = ReasonOut(allow_null=True)
+    quantity = DecimalText(help_text="In whole lots; worked out where size_by was sent.")
     checks = serializers.ListField(child=serializers.DictField())
     routing = serializers.DictField()
     cost = serializers.DictField(allow_null=True)
-    fees = serializers.CharField(allow_null=True)
+    fees = DecimalText(allow_null=True, help_text="Expected at the chosen broker, in the instrument's currency.")
     cash_after = serializers.DictField(allow_null=True)
     holds_after = serializers.DictField(allow_null=True)
     lots = serializers.ListField(child=serializers.DictField())

@@ -2,22 +2,24 @@
 
 from django.urls import path
 
-from orders import api
+from orders.api import halts, orders
+from orders.api.signals import Signals
 
 urlpatterns = [
-    path("orders", api.Orders.as_view()),
-    path("orders/batch", api.OrderBatch.as_view()),
-    path("orders/preview", api.OrderPreview.as_view()),
-    path("orders/cancel", api.OrdersCancel.as_view()),
-    path("orders/updates", api.OrderUpdates.as_view()),
-    path("orders/<str:id>", api.OrderDetail.as_view()),
-    path("orders/<str:id>/status", api.OrderStatus.as_view()),
-    path("orders/<str:id>/cancel", api.OrderCancel.as_view()),
-    path("orders/<str:id>/replace", api.OrderReplace.as_view()),
-    path("orders/<str:id>/children", api.OrderChildren.as_view()),
-    path("orders/<str:id>/executions", api.OrderExecutions.as_view()),
-    path("orders/<str:id>/events", api.OrderEvents.as_view()),
-    path("orders/<str:id>/routing", api.OrderRouting.as_view()),
-    path("executions", api.Executions.as_view()),
-    path("risk/halts", api.Halts.as_view()),
+    path("orders", orders.Orders.as_view()),
+    path("orders/batch", orders.OrderBatch.as_view()),
+    path("orders/preview", orders.OrderPreview.as_view()),
+    path("orders/cancel", orders.OrdersCancel.as_view()),
+    path("orders/updates", orders.OrderUpdates.as_view()),
+    path("orders/<str:id>", orders.OrderDetail.as_view()),
+    path("orders/<str:id>/status", orders.OrderStatus.as_view()),
+    path("orders/<str:id>/cancel", orders.OrderCancel.as_view()),
+    path("orders/<str:id>/replace", orders.OrderReplace.as_view()),
+    path("orders/<str:id>/children", orders.OrderChildren.as_view()),
+    path("orders/<str:id>/executions", orders.OrderExecutions.as_view()),
+    path("orders/<str:id>/events", orders.OrderEvents.as_view()),
+    path("orders/<str:id>/routing", orders.OrderRouting.as_view()),
+    path("signals", Signals.as_view()),
+    path("executions", orders.Executions.as_view()),
+    path("risk/halts", halts.Halts.as_view()),
 ]

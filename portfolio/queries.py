@@ -181,6 +181,21 @@ def lots_of(account_id: int) -> list[dict[str, Any]]:
     ]
 
 
+def lots_closed_by(account_id: int, instrument_id: int, side: str, quantity: Decimal) -> list[dict[str, Any]]:
+    """Return the open lots that an order would consume first, with how much of each: the oldest first."""
+    against = {"remaining__lt": 0} if side == "buy" else {"remaining__gt": 0}
+    rows = Lot.objects.filter(account_id=account_id, instrument_id=instrument_id, closed_at=None, **against)
+    taken = []
+    for lot in rows.order_by("opened_at", "id").iterator(chunk_size=100):
+        if quantity <= 0:
+            break
+        part = min(abs(lot.remaining), quantity)
+        quantity -= part
+        told = {"quantity": text(part), "price": text(lot.price), "opened_at": rfc3339(lot.opened_at)}
+        taken.append({"id": str(lot.id), **told})
+    return taken
+
+
 def ledger_of(account_id: int, *, before: UUID | None, limit: int) -> list[dict[str, Any]]:
     """Return ledger lines with their transactions, newest first, older than the entry `before`."""
     rows = LedgerEntry.objects.filter(account_id=account_id).select_related("transaction", "instrument", "broker")

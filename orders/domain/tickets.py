@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
+from uuid import UUID, uuid5
 
 from oms.kernel import decimals, json
 from oms.kernel.errors import Invalid, InvalidFields
+from orders.domain.sizing import SizeBy, parse_size_by
 
 SIDES = ("buy", "sell", "sell_short")
 ORDER_TYPES = ("market", "limit", "stop", "stop_limit")
@@ -17,7 +19,7 @@ TIMES_IN_FORCE = ("day", "gtc", "ioc", "fok", "gtd")
 NEEDS_LIMIT = frozenset({"limit", "stop_limit"})
 NEEDS_STOP = frozenset({"stop", "stop_limit"})
 NOT_YET = (
-    "size_by trail_amount trail_percent display_quantity algo take_profit stop_loss group lots".split()  # noqa: SIM905
+    "trail_amount trail_percent display_quantity algo take_profit stop_loss group lots".split()  # noqa: SIM905
 )
 """Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
 
@@ -28,6 +30,7 @@ _FIELDS = frozenset(
         "symbol",
         "side",
         "quantity",
+        "size_by",
         "order_type",
         "limit_price",
         "stop_price",
@@ -38,13 +41,16 @@ _FIELDS = frozenset(
         "note",
     ]
 )
-_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
-_SYMBOL = re.compile(r"[A-Za-z0-9_.:/\-]{1,32}", re.ASCII)
+ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
+SYMBOL = re.compile(r"[A-Za-z0-9_.:/\-]{1,32}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One order as asked for. Codes are not looked up yet; numbers are exact and positive."""
+    """One order as asked for. Codes are not looked up yet; numbers are exact and positive.
+
+    With `size_by` the quantity is zero until the desk has worked it out, at the moment it places the order.
+    """
 
     account: str
     symbol: str
@@ -59,6 +65,7 @@ class Ticket:
     broker: str = ""
     strategy: str = ""
     note: str = ""
+    size_by: SizeBy | None = None
 
     def digest(self) -> bytes:
         """Return a hash of all that was asked, so that a reused id with another body shows."""
@@ -68,6 +75,7 @@ class Ticket:
                     self.account, self.symbol, self.side, decimals.text(self.quantity), self.order_type,
                     decimals.text_or_none(self.limit_price), decimals.text_or_none(self.stop_price), self.time_in_force,
                     json.rfc3339_or_none(self.expire_at), self.broker, self.strategy, self.note,
+                    *([self.size_by.as_json()] if self.size_by else []),
                 ]
             )
         ).digest()  # fmt: skip
@@ -83,20 +91,54 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
     time_in_force = reader.choice("time_in_force", TIMES_IN_FORCE, default="day")
     limit_price = reader.positive("limit_price", wanted=order_type in NEEDS_LIMIT, of=order_type)
     stop_price = reader.positive("stop_price", wanted=order_type in NEEDS_STOP, of=order_type)
+    size_by = reader.size_by()
     ticket = Ticket(
-        account=reader.pattern("account", _ID),
-        symbol=reader.pattern("symbol", _SYMBOL),
+        account=reader.pattern("account", ID),
+        symbol=reader.pattern("symbol", SYMBOL),
         side=reader.choice("side", SIDES),
-        quantity=reader.positive("quantity", wanted=True, of="order") or decimals.ZERO,
+        quantity=reader.quantity(),
         order_type=order_type,
-        client_order_id=reader.pattern("client_order_id", _ID, required=False),
+        client_order_id=reader.pattern("client_order_id", ID, required=False),
         limit_price=limit_price,
         stop_price=stop_price,
         time_in_force=time_in_force,
         expire_at=reader.future("expire_at", wanted=time_in_force == "gtd", at=at),
-        broker=reader.pattern("broker", _ID, required=False),
-        strategy=reader.pattern("strategy", _ID, required=False),
+        broker=reader.pattern("broker", ID, required=False),
+        strategy=reader.pattern("strategy", ID, required=False),
         note=reader.note("note", 200),
+        size_by=size_by,
+    )
+    if reader.errors:
+        raise InvalidFields(reader.errors)
+    return ticket
+
+
+_KEY = re.compile(r"[A-Za-z0-9_.:\-]{1,128}", re.ASCII)
+_SIGNAL_FIELDS = frozenset({"strategy", "symbol", "side", "size_by", "account", "key"})
+_SIGNALS = UUID("0d6f2f0e-8f55-5c5b-9d0e-5a1c1f7b9a21")
+
+
+def parse_signal(raw: object) -> Ticket:
+    """Return the market order for the day that a strategy's signal asks for, or raise `InvalidFields`.
+
+    Its `client_order_id` follows from strategy and key, so that the same signal makes one order in its account.
+    """
+    if not isinstance(raw, Mapping):
+        raise InvalidFields([Invalid("not_an_object", "Send one JSON object.", field="")])
+    reader = _Reader(raw)
+    reader.refuse_unknown(_SIGNAL_FIELDS)
+    strategy, key = reader.pattern("strategy", ID), reader.pattern("key", _KEY)
+    if raw.get("size_by") is None:
+        reader.fault("required", "This field is required.", "size_by")
+    ticket = Ticket(
+        account=reader.pattern("account", ID),
+        symbol=reader.pattern("symbol", SYMBOL),
+        side=reader.choice("side", SIDES),
+        quantity=decimals.ZERO,
+        client_order_id=f"signal-{uuid5(_SIGNALS, f'{strategy}:{key}')}",
+        strategy=strategy,
+        note=f"signal {key}",
+        size_by=reader.size_by(),
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -186,6 +228,22 @@ class _Reader:
             self.fault("not_a_note", f"Use plain text of at most {length_max} characters.", name)
             return ""
         return value
+
+    def size_by(self) -> SizeBy | None:
+        if self.raw.get("size_by") is None:
+            return None
+        try:
+            return parse_size_by(self.raw["size_by"])
+        except InvalidFields as error:
+            self.errors += error.errors
+            return None
+
+    def quantity(self) -> Decimal:
+        if self.raw.get("size_by") is None:
+            return self.positive("quantity", wanted=True, of="order") or decimals.ZERO
+        if self.raw.get("quantity") is not None:
+            self.fault("not_allowed", "Send either a quantity or size_by.", "quantity")
+        return decimals.ZERO
 
     def optional_positive(self, name: str) -> Decimal | None:
         return None if self.raw.get(name) is None else self._decimal(name)

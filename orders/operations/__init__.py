@@ -1,7 +1,8 @@
 """The desk: every operation takes a sequence and works set-based; one order is a batch of one."""
 
 from orders.operations.changing import cancel, cancel_matching, replace
-from orders.operations.placing import Placed, Request, place, preview
+from orders.operations.placing import Placed, Request, place
+from orders.operations.previewing import preview
 from orders.operations.reporting import apply, apply_parked
 from orders.operations.sending import resolve, send
 

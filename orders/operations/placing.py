@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from brokers import queries as brokers
 from brokers.adapters.port import NewOrder
@@ -14,7 +14,7 @@ from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.journal import operations as journal
 from oms.journal.domain import account_stream
 from oms.journal.models import Event
-from oms.kernel import decimals, json
+from oms.kernel import decimals
 from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, Invalid, InvalidFields, Refused
 from oms.kernel.ids import broker_client_id, uuid7
@@ -24,6 +24,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import Ticket
 from orders.models import ChildOrder, IdempotencyKey, Order, Submission
 from orders.operations.recording import order_entry, remember
+from orders.operations.sizing import Sized, size
 from orders.queries import Names, order_out
 from orders.states import OrdStatus
 from portfolio.models import Account, BrokerLink, Strategy
@@ -91,47 +92,15 @@ def place(tickets: Sequence[Ticket | Request], *, actor: Actor, at: datetime) ->
 
 @in_transaction
 def _place(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
-    return _place_locked(requests, at=at)
+    return place_locked(requests, at=at)
 
 
-def preview(request: Request, *, at: datetime) -> dict[str, Any]:
-    """Return what placing the ticket would do: checks, candidates, fees, holds. Nothing is stored."""
-    unheard = replace(request, ticket=replace(request.ticket, client_order_id=""), key="")
-    with transaction.atomic(durable=True):
-        placed = _place_locked([unheard], at=at)[0]
-        if placed.problem:
-            raise placed.problem
-        checks = sql.run(
-            "SELECT approved, reason, checks FROM risk_riskcheck WHERE id = %s", [placed.order_id]
-        ).fetchone()
-        decision = sql.run(
-            "SELECT candidates FROM routing_routingdecision WHERE source_id = %s", [placed.order_id]
-        ).fetchone()
-        hold = sql.run(
-            "SELECT unit_amount * open_quantity, currency FROM risk_hold WHERE id = %s", [placed.order_id]
-        ).fetchone()
-        transaction.set_rollback(True)
-    order = json.loads(placed.body)
-    candidates = json.loads(decision[0]) if decision else []
-    chosen = next((c for c in candidates if c["weight"] == "1"), None)
-    return {
-        "approved": order["status"] != OrdStatus.DENIED,
-        "reason": order["reason"],
-        "checks": json.loads(checks[2]) if checks else [],
-        "routing": {"candidates": candidates},
-        "cost": {"bps": chosen["cost_bps"], "parts": chosen["parts"]} if chosen else None,
-        "fees": chosen["parts"].get("fees") if chosen else None,
-        "holds_after": {"amount": decimals.text(hold[0]), "currency": hold[1]} if hold else None,
-        "cash_after": None,
-        "lots": [],
-    }
-
-
-def _place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
+def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
+    """Place inside the caller's transaction; see `place`."""
     answers: dict[int, Placed] = {}
     accounts = _lock_accounts(requests, at)
     drafts = _drafts(requests, accounts, answers)
-    fresh = _claim_ids(drafts, answers)
+    fresh = _sized(_claim_ids(drafts, answers), answers)
     if fresh:
         _decide(fresh, answers, at)
     return [answers[i] for i in range(len(requests))]
@@ -158,7 +127,7 @@ def _drafts(
 ) -> list[_Draft]:
     symbols, codes = brokers.instruments_by_symbol(), brokers.brokers_by_code()
     labels = {r.ticket.strategy for r in requests} - {""}
-    strategies = dict(Strategy.objects.filter(code__in=labels).values_list("code", "id")) if labels else {}
+    strategies = dict(Strategy.objects.filter(code__in=labels, active=True).values_list("code", "id")) if labels else {}
     drafts = []
     for index, request in enumerate(requests):
         ticket = request.ticket
@@ -231,6 +200,25 @@ def _claim_ids(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]
             fresh.append(draft)
             first.update(dict.fromkeys(names, draft))
     return fresh
+
+
+def _sized(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]:
+    """Work out the quantities of drafts that name none, and return those that have one; the digest stays what was asked."""
+    unsized = [d for d in drafts if d.request.ticket.size_by]
+    if not unsized:
+        return drafts
+    refused: dict[UUID, DomainError] = {}
+    wanted = [Sized(d.request.ticket, d.request.ticket.size_by, d.account, d.instrument) for d in unsized]  # type: ignore[arg-type]
+    for draft, found in zip(unsized, size(wanted), strict=True):
+        if isinstance(found, DomainError):
+            refused[draft.order_id] = found
+            answers[draft.index] = Placed(None, "", False, found)
+        else:
+            draft.request = replace(draft.request, ticket=replace(draft.request.ticket, quantity=found))
+    for index, answer in answers.items():
+        if answer.order_id in refused and not answer.problem:  # a twin of a refused one
+            answers[index] = Placed(None, "", False, refused[answer.order_id])
+    return [d for d in drafts if d.order_id not in refused]
 
 
 def _agrees(draft: _Draft, hits: list[Any], names: list[Any], known: dict[Any, Any]) -> bool:
@@ -421,6 +409,7 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         directed_broker_id=draft.directed,
         strategy_id=draft.strategy,
         note=ticket.note,
+        size_by=ticket.size_by.as_json() if ticket.size_by else None,
         origin=draft.request.origin,
         created_by_id=draft.request.actor.user_id,
         created_at=at,
@@ -486,4 +475,4 @@ def new_child(
     return child, submission
 
 
-__all__ = ["BATCH_MAX", "Placed", "Request", "first_answer", "new_child", "order_out", "place", "preview"]
+__all__ = ["BATCH_MAX", "Placed", "Request", "first_answer", "new_child", "order_out", "place", "place_locked"]

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from rest_framework.test import APIRequestFactory, force_authenticate
 
-from orders.api import Halts
+from orders.api.halts import Halts
 from orders.models import Submission
 from risk import api
 from risk.models import Halt, Limit

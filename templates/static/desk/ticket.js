@@ -15,6 +15,7 @@ export function openTicket() { form.elements.symbol.focus(); form.elements.symbo
 function fit() {
   const wanted = NEEDS[form.elements.order_type.value];
   for (const label of form.querySelectorAll("[data-needs]")) label.hidden = !wanted.includes(label.dataset.needs);
+  for (const label of form.querySelectorAll("[data-size]")) label.hidden = label.dataset.size !== form.elements.size_kind.value;
   out.replaceChildren();
   id = fresh();
 }
@@ -24,8 +25,11 @@ function ticket() {
   const wanted = NEEDS[read("order_type")];
   const body = {
     client_order_id: id, account: account(), symbol: read("symbol").toUpperCase(), side: form.elements.side.value,
-    quantity: read("quantity"), order_type: read("order_type"), time_in_force: read("time_in_force"),
+    order_type: read("order_type"), time_in_force: read("time_in_force"),
   };
+  const kind = read("size_kind");
+  if (kind === "quantity") body.quantity = read("quantity");
+  else body.size_by = { [kind]: read("size_by." + kind), ...(kind === "risk_fraction" ? { stop_price: read("size_by.stop_price") } : {}) };
   if (wanted.includes("limit")) body.limit_price = read("limit_price");
   if (wanted.includes("stop")) body.stop_price = read("stop_price");
   if (read("broker")) body.broker = read("broker");
@@ -71,8 +75,10 @@ function show(answer) {
     element("td", {}, element(c.weight === "1" ? "b" : "span", {}, c.broker)), element("td", { class: "n" }, c.cost_bps === null ? "" : decimal(c.cost_bps, 2)),
     element("td", { class: "n" }, c.weight === "1" ? decimal(c.quantity) : ""), element("td", {}, c.eligible ? "" : c.reasons.map(words).join(", "))));
   out.replaceChildren(
-    element("p", { class: answer.approved ? "up" : "fault" }, answer.approved ? "Would be sent." : `Would be denied: ${answer.reason?.detail || words(answer.reason?.code)}`),
+    element("p", { class: answer.approved ? "up" : "fault" }, answer.approved ? `Would be sent: ${decimal(answer.quantity)}.` : `Would be denied: ${answer.reason?.detail || words(answer.reason?.code)}`),
     element("table", { class: "mini" }, element("thead", {}, element("tr", {}, ...["Broker", "Cost bps", "Quantity", "Why not"].map((t, i) => element("th", i === 1 || i === 2 ? { class: "n" } : {}, t)))), element("tbody", {}, ...rows)),
+    answer.cash_after ? element("p", { class: "dim" }, `Fees ${money(answer.fees)}, cash after ${money(answer.cash_after.amount)} ${answer.cash_after.currency}`) : "",
+    answer.lots.length ? element("p", { class: "dim" }, `Closes ${answer.lots.map((l) => `${decimal(l.quantity)} @ ${decimal(l.price)}`).join(", ")}`) : "",
     answer.holds_after ? element("p", { class: "dim" }, `Holds ${money(answer.holds_after.amount)} ${answer.holds_after.currency}`) : "",
     element("details", {}, element("summary", {}, `${answer.checks.filter((c) => c.passed).length} of ${answer.checks.length} checks pass`), checks),
   );
@@ -96,6 +102,7 @@ if (can("trader") && account()) {
   fit();
   form.addEventListener("input", (event) => { if (event.target.name !== "note") { id = fresh(); out.replaceChildren(); } });
   form.elements.order_type.addEventListener("change", fit);
+  form.elements.size_kind.addEventListener("change", fit);
   form.elements.symbol.addEventListener("input", showQuote);
   setInterval(() => { if (!document.hidden && form.elements.symbol.value) showQuote(); }, 2000);
   get("instruments").then(({ results }) => {

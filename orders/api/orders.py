@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -21,7 +20,6 @@ from oms.runtime.rest import (
     Api,
     CsvRenderer,
     Renderer,
-    Strict,
     body_of,
     flag_parameter,
     integer_parameter,
@@ -42,7 +40,6 @@ from orders import cache, queries
 from orders import operations as desk
 from orders.domain.tickets import SIDES, Ticket, parse_terms, parse_ticket
 from orders.models import Order
-from orders.operations.halting import halt
 from orders.serializers import (
     STATUSES,
     BatchIn,
@@ -62,9 +59,6 @@ from orders.serializers import (
     UpdatesOut,
 )
 from portfolio import queries as portfolio
-from risk import queries as risk
-from risk.api import HaltOut, HaltScope
-from risk.models import Halt
 from routing import queries as routing
 
 BATCH_MAX = 1_000
@@ -123,10 +117,7 @@ class Orders(Api):
         actor, at = actor_of(request), self.now()
         asked = desk.Request(parse_ticket(request.data, at=at), actor, request.headers.get("Idempotency-Key", ""))
         [placed] = desk.place([asked], actor=actor, at=at)
-        if placed.problem:
-            raise placed.problem
-        headers = None if placed.created else {"Idempotent-Replayed": "true"}
-        return Response(_raw(placed.body), status=201 if placed.created else 200, headers=headers)
+        return answer_of(placed)
 
 
 class OrderBatch(Api):
@@ -154,6 +145,14 @@ class OrderPreview(Api):
         """Show checks, routes, costs and holds of an order without placing it."""
         at = self.now()
         return Response(desk.preview(desk.Request(parse_ticket(request.data, at=at), actor_of(request)), at=at))
+
+
+def answer_of(placed: desk.Placed) -> Response:
+    """Return 201 with a new order, 200 with the first answer of a replay, or raise the problem."""
+    if placed.problem:
+        raise placed.problem
+    headers = None if placed.created else {"Idempotent-Replayed": "true"}
+    return Response(_raw(placed.body), status=201 if placed.created else 200, headers=headers)
 
 
 def _raw(body: str) -> msgspec.Raw:
@@ -375,45 +374,3 @@ class Executions(Api):
             limit=page.limit + 1,
         )
         return Response(page_out(request, page, rows))
-
-
-# ---------------------------------------------------------------- halts
-
-
-class HaltIn(Strict):
-    """A halt. `cancel_open` is true by default for `halt` and false for `reduce_only`."""
-
-    scope = HaltScope()
-    mode = serializers.ChoiceField(choices=Halt.Mode.choices)
-    cancel_open = serializers.BooleanField(required=False, allow_null=True, default=None)
-    reason = serializers.CharField(max_length=200)
-
-
-class HaltEngagedOut(HaltOut):
-    """The halt, and how many open orders were asked to end."""
-
-    canceled = serializers.IntegerField()
-
-
-class Halts(Api):
-    """GET and POST risk/halts."""
-
-    permission_classes = [acting("risk")]
-    window = ENDING
-
-    @extend_schema(
-        parameters=[*PAGE_SCHEMA, OpenApiParameter("engaged", bool)], responses={200: listed(HaltOut), **problems(400)}
-    )
-    def get(self, request: Request) -> Response:
-        """List halts, newest first."""
-        refuse_unknown_parameters(request, (*PAGE_PARAMETERS, "engaged"))
-        page = page_of(request)
-        found = risk.halts(engaged=flag_parameter(request, "engaged"))
-        rows = (found.filter(id__lt=page.before) if page.before else found)[: page.limit + 1]
-        return Response(page_out(request, page, [risk.halt_out(h) for h in rows]))
-
-    @extend_schema(request=HaltIn, responses={201: HaltEngagedOut, **problems(400)})
-    def post(self, request: Request) -> Response:
-        """Stop a scope at once; another person must release it."""
-        engaged, ended = halt(**body_of(request, HaltIn), actor=actor_of(request), at=self.now())
-        return Response({**risk.halt_out(engaged), "canceled": ended}, status=201)

@@ -1,0 +1,82 @@
+"""What an order would do: it is placed for real, looked at, and taken back."""
+
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from brokers import queries as brokers
+from oms.kernel import decimals, json
+from oms.kernel.decimals import ZERO
+from oms.runtime import sql
+from orders.models import Order
+from orders.operations.placing import Request, place_locked
+from orders.queries import reason_out
+from orders.states import OrdStatus
+from portfolio import queries as portfolio
+from routing.operations import estimated_fee
+
+
+def preview(request: Request, *, at: datetime) -> dict[str, Any]:
+    """Return what placing the ticket would do: checks, candidates, fees, cash, holds, lots closed. Nothing is stored.
+
+    Raises what placing raises. Cash, fees and lots are as expected from the price now: the limit or stop price, else the
+    market's side.
+    """
+    unheard = replace(request, ticket=replace(request.ticket, client_order_id=""), key="")
+    with transaction.atomic(durable=True):
+        placed = place_locked([unheard], at=at)[0]
+        if placed.problem or placed.order_id is None:
+            raise placed.problem or AssertionError("neither an order nor a problem")
+        told = _look(placed.order_id, at)
+        transaction.set_rollback(True)
+    return told
+
+
+def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
+    order = Order.objects.get(pk=order_id)
+    approved = order.status != OrdStatus.DENIED
+    [checks] = sql.run("SELECT checks FROM risk_riskcheck WHERE id = %s", [order_id]).fetchone() or ("[]",)
+    decision = sql.run("SELECT candidates FROM routing_routingdecision WHERE source_id = %s", [order_id]).fetchone()
+    hold = sql.run("SELECT unit_amount * open_quantity, currency FROM risk_hold WHERE id = %s", [order_id]).fetchone()
+    candidates = json.loads(decision[0]) if decision else []
+    chosen = next((c for c in candidates if c["weight"] == "1"), None)
+    return {
+        "approved": approved,
+        "reason": reason_out(order),
+        "quantity": decimals.text(order.quantity),
+        "checks": json.loads(checks),
+        "routing": {"candidates": candidates},
+        "cost": {"bps": chosen["cost_bps"], "parts": chosen["parts"]} if chosen else None,
+        "holds_after": {"amount": decimals.text(hold[0]), "currency": hold[1]} if hold and approved else None,
+        **(_money(order, chosen["broker"], at) if chosen else {"fees": None, "cash_after": None}),
+        "lots": portfolio.lots_closed_by(order.account_id, order.instrument_id, order.side, order.quantity)
+        if approved
+        else [],
+    }
+
+
+def _money(order: Order, broker: str, at: datetime) -> dict[str, Any]:
+    """Return the fees expected at the chosen broker and the cash that would be left, in the instrument's currency."""
+    instrument = brokers.instruments()[order.instrument_id]
+    quote = brokers.quotes([instrument.id]).get(instrument.id)
+    price = order.limit_price or order.stop_price or (quote.side_price(order.side) if quote else None)
+    fees = estimated_fee(brokers.brokers_by_code()[broker].id, instrument, order.side, order.quantity, quote, price, at)
+    if price is None or fees is None:
+        return {"fees": None, "cash_after": None}
+    value = decimals.money(order.quantity * price)
+    cash = _cash(order.account_id, instrument.currency) + (-value if order.side == "buy" else value) - fees
+    return {
+        "fees": decimals.text(fees),
+        "cash_after": {"amount": decimals.text(cash), "currency": instrument.currency},
+    }
+
+
+def _cash(account_id: int, currency: str) -> Decimal:
+    row = sql.run(
+        "SELECT balance FROM portfolio_cashbalance WHERE account_id = %s AND currency = %s", [account_id, currency]
+    ).fetchone()
+    return row[0] if row else ZERO
