@@ -33,15 +33,20 @@ class Lifecycle(StateMachineModel):
     def acknowledge(self) -> None:
         """The broker took it, or a hold was lifted after one did."""
 
-    @transition(field=status, source=OrdStatus.HELD, target=OrdStatus.PENDING_NEW)
+    @transition(
+        field=status,
+        source=[OrdStatus.HELD, OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE],
+        target=OrdStatus.PENDING_NEW,
+    )
     def release(self) -> None:
-        """What it waited for has come; it may be sent."""
+        """What it waited for has come, or a request about it ended before any broker took it."""
 
     @transition(field=status, source=[OrdStatus.PENDING_NEW, OrdStatus.HELD], target=OrdStatus.DENIED)
     def deny(self) -> None:
         """Risk, routing or an approver said no; no broker saw it."""
 
-    @transition(field=status, source=_LIVE, target=OrdStatus.REJECTED)
+    # What a broker says is taken from any state: an order held for ended may live, a bust may bring an old end back.
+    @transition(field=status, source=_ANY, target=OrdStatus.REJECTED)
     def reject(self) -> None:
         """The broker said no, at once or after a while."""
 
@@ -58,7 +63,7 @@ class Lifecycle(StateMachineModel):
     def reopen(self) -> None:
         """A bust took the last fill away, or a pending request ended with nothing filled."""
 
-    @transition(field=status, source=_LIVE, target=OrdStatus.PENDING_CANCEL)
+    @transition(field=status, source=_ANY, target=OrdStatus.PENDING_CANCEL)
     def request_cancel(self) -> None:
         """A cancel is on its way."""
 
@@ -75,15 +80,15 @@ class Lifecycle(StateMachineModel):
     def expire(self) -> None:
         """Its time ran out."""
 
-    @transition(field=status, source=_LIVE, target=OrdStatus.DONE_FOR_DAY)
+    @transition(field=status, source=_ANY, target=OrdStatus.DONE_FOR_DAY)
     def rest_for_day(self) -> None:
         """No more executions today."""
 
-    @transition(field=status, source=_LIVE, target=OrdStatus.SUSPENDED)
+    @transition(field=status, source=_ANY, target=OrdStatus.SUSPENDED)
     def suspend(self) -> None:
         """The broker set it aside."""
 
-    @transition(field=status, source=_LIVE, target=OrdStatus.STOPPED)
+    @transition(field=status, source=_ANY, target=OrdStatus.STOPPED)
     def stop(self) -> None:
         """The broker guarantees a price."""
 

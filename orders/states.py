@@ -36,6 +36,13 @@ CLOSED = frozenset(
 """Nothing more is asked of these; done_for_day is closed for a day order only. Facts may still arrive."""
 
 OPEN = frozenset(OrdStatus) - CLOSED
+LASTING = frozenset({"gtc", "gtd"})
+"""Times in force that outlive the day."""
+
+
+def is_over(status: OrdStatus, time_in_force: str) -> bool:
+    """Tell whether nothing more may be filled: a day order that is done for the day is over, a lasting one goes on."""
+    return status in CLOSED or (status == OrdStatus.DONE_FOR_DAY and time_in_force not in LASTING)
 
 
 class SubmissionState(StrEnum):

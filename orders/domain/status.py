@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from orders.states import CLOSED, OrdStatus
+from orders.states import CLOSED, OrdStatus, is_over
 
 PRECEDENCE = (
     OrdStatus.PENDING_CANCEL,
@@ -46,7 +46,9 @@ def child_status(facts: ChildFacts) -> OrdStatus:
         holds.add(OrdStatus.PENDING_REPLACE)
     if complete:
         holds.add(OrdStatus.FILLED)
-    if facts.ended_as:
+    if facts.ended_as == OrdStatus.REJECTED and facts.filled > 0:
+        holds.add(OrdStatus.CANCELED)  # refused after all, but not before some of it was done
+    elif facts.ended_as:
         holds.add(OrdStatus(facts.ended_as))
     elif facts.filled > 0:
         holds.add(OrdStatus.PARTIALLY_FILLED)
@@ -59,30 +61,49 @@ def child_status(facts: ChildFacts) -> OrdStatus:
     return next(s for s in PRECEDENCE if s in holds)
 
 
-def leaves(status: OrdStatus, quantity: Decimal, filled: Decimal) -> Decimal:
-    """Return what may still be filled: nothing once closed."""
-    if status in CLOSED or status == OrdStatus.DONE_FOR_DAY:
-        return Decimal(0)
-    return max(quantity - filled, Decimal(0))
+def leaves(status: OrdStatus, quantity: Decimal, filled: Decimal, time_in_force: str) -> Decimal:
+    """Return what may still be filled: nothing once it is over."""
+    return Decimal(0) if is_over(status, time_in_force) else max(quantity - filled, Decimal(0))
+
+
+_END_RANK = (
+    "",
+    OrdStatus.DONE_FOR_DAY,
+    OrdStatus.REJECTED,
+    OrdStatus.EXPIRED,
+    OrdStatus.CANCELED,
+    OrdStatus.CALCULATED,
+)
+
+
+def stronger_end(first: str, second: str) -> str:
+    """Return which of two ends stands, in whatever order they were told: the day's end gives way to any other."""
+    return max(first, second, key=_END_RANK.index)
 
 
 def order_status(quantity: Decimal, filled: Decimal, children: Iterable[OrdStatus]) -> OrdStatus:
     """Return the status of a desk order over its broker orders.
 
-    A pending request at one child shows; the order is rejected only if nothing filled and every child was
-    rejected; with all children closed short of the quantity it ended as the last of them by precedence.
+    A pending request at one child shows; with a refusal behind it and another broker before it, it is new; it is
+    rejected only if nothing filled and every child was rejected; with all children closed short of the quantity it
+    ended as the last of them by precedence.
     """
     states = list(children)
     for pending in (OrdStatus.PENDING_CANCEL, OrdStatus.PENDING_REPLACE):
         if pending in states:
             return pending
+    if set(states) == {OrdStatus.CALCULATED}:
+        return OrdStatus.CALCULATED
     if filled >= quantity:
         return OrdStatus.FILLED
-    working = [s for s in states if s not in CLOSED]
+    working = {s for s in states if s not in CLOSED}
     if working:
+        shown = working - {OrdStatus.DONE_FOR_DAY} or working
         if filled > 0:
-            return OrdStatus.PARTIALLY_FILLED
-        return next(s for s in PRECEDENCE if s in working)
+            shown = shown | {OrdStatus.PARTIALLY_FILLED}
+        elif len(working) < len(set(states)):
+            shown = shown | {OrdStatus.NEW}
+        return next(s for s in PRECEDENCE if s in shown)
     if filled == 0 and all(s == OrdStatus.REJECTED for s in states):
         return OrdStatus.REJECTED
     return OrdStatus.EXPIRED if OrdStatus.EXPIRED in states else OrdStatus.CANCELED

@@ -16,7 +16,7 @@ from oms.kernel.reasons import Reason
 from oms.runtime import sql
 from oms.runtime.transactions import after_commit
 from orders import cache
-from orders.domain.status import order_status
+from orders.domain.status import leaves, order_status
 from orders.models import ChildOrder, Execution, Order, Submission
 from orders.queries import Names, execution_out, order_out, status_of
 from orders.states import CLOSED, OrdStatus, SubmissionState
@@ -104,7 +104,7 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     closed = target in CLOSED
     if target == OrdStatus.FILLED or (not closed and order.reason == Reason.BROKER_REJECTED):
         order.reason = order.reason_detail = ""  # overtaken: it was done all the same, or another broker has it
-    order.leaves_quantity = ZERO if closed else max(order.quantity - order.filled_quantity, ZERO)
+    order.leaves_quantity = leaves(target, order.quantity, order.filled_quantity, order.time_in_force)
     order.updated_at = at
     pairs = book.touched.setdefault(order_id, [])
     if pair:

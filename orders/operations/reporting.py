@@ -21,7 +21,7 @@ from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import doorbell, sql
 from oms.runtime.transactions import after_commit, in_transaction
-from orders.domain.status import ChildFacts, child_status, leaves
+from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
 from orders.operations.placing import new_child
 from orders.operations.recording import Book, lock_book, move, refold, submit_cancel, write
@@ -286,7 +286,7 @@ class _Fold:
         ]
 
     def _end(self, child: ChildOrder, report: Report) -> None:
-        child.ended_as = ENDS[report.kind]
+        child.ended_as = stronger_end(child.ended_as, ENDS[report.kind])
         for kind in (Submission.Kind.CANCEL, Submission.Kind.REPLACE):
             for request in self.book.pending(child, kind):
                 self._resolve(
@@ -367,7 +367,7 @@ def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
     child.overfilled = child.filled_quantity > child.quantity
     target = child_status(facts)
     move(child, target)
-    child.leaves_quantity = leaves(target, child.quantity, child.filled_quantity)
+    child.leaves_quantity = leaves(target, child.quantity, child.filled_quantity, child.time_in_force)
     child.updated_at = at
     book.touched_children.add(child.id)
 
