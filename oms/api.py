@@ -144,7 +144,7 @@ class ExceptionOut(serializers.Serializer):  # type: ignore[type-arg]
     """Something that needs a person, or will if it stays."""
 
     kind = serializers.ChoiceField(
-        choices=["unknown_submission", "parked_report", "unreadable_message", "overfilled_order"]
+        choices=["unknown_submission", "parked_report", "unreadable_message", "overfilled_order", "approval"]
     )
     object = serializers.CharField()
     broker = serializers.CharField(allow_null=True)
@@ -161,6 +161,7 @@ class Exceptions(Api):
 
     @extend_schema(responses={200: listed(ExceptionOut), **problems()})
     def get(self, request: Request) -> Response:
-        """List what is unresolved: submissions of unknown fate, reports waiting, messages nobody could read, overfills."""
+        """List what is unresolved: submissions of unknown fate, reports waiting, messages nobody could read,
+        overfills, what waits for a second person."""
         refuse_unknown_parameters(request, ())
         return Response(whole(monitoring.exceptions(at=self.now())))

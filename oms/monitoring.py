@@ -88,9 +88,14 @@ def exceptions(*, at: datetime) -> list[dict[str, Any]]:
           UNION ALL
           SELECT 'overfilled_order', o.id::text, NULL, a.code, 'filled ' || o.filled_quantity || ' of ' || o.quantity, o.updated_at
           FROM orders_order o JOIN portfolio_account a ON a.id = o.account_id WHERE o.overfilled
+          UNION ALL
+          SELECT 'approval', p.object_id::text, NULL, a.code, p.action || ' ' || p.object_kind || ' waits for a second person',
+                 p.created_at
+          FROM risk_approval p LEFT JOIN portfolio_account a ON a.id = p.account_id
+          WHERE p.status = 'pending' AND p.expires_at > %s
         ) x ORDER BY since LIMIT %s
         """,
-        [EXCEPTIONS_MAX],
+        [at, EXCEPTIONS_MAX],
     )
     return [
         {**r, "since": rfc3339(r["since"]), "age_seconds": max(0, int((at - r["since"]).total_seconds()))}

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orders.api import halts, orders
+from orders.api import halts, manual, orders
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -21,5 +21,10 @@ urlpatterns = [
     path("orders/<str:id>/routing", orders.OrderRouting.as_view()),
     path("signals", Signals.as_view()),
     path("executions", orders.Executions.as_view()),
+    path("executions/<str:id>/bust", manual.ExecutionBust.as_view()),
+    path("executions/<str:id>/correct", manual.ExecutionCorrect.as_view()),
+    path("accounts/<str:code>/trades", manual.ManualTrades.as_view()),
+    path("accounts/<str:code>/trades/<str:id>/reverse", manual.TradeReversal.as_view()),
+    path("risk/approvals", manual.Approvals.as_view()),
     path("risk/halts", halts.Halts.as_view()),
 ]

@@ -245,7 +245,7 @@ class Transfers(Api):
 
     permission_classes = [acting("ops")]
 
-    @extend_schema(request=TransferIn, responses={201: TransferOut, **problems(400, 404, 409)})
+    @extend_schema(request=TransferIn, responses={201: TransferOut, **problems(400, 404, 409, 422)})
     def post(self, request: Request, code: str) -> Response:
         """Move cash."""
         account = account_of(request, code, self.now())

@@ -17,7 +17,7 @@ from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
 from oms.kernel import decimals, json
 from oms.kernel.actor import Actor
 from oms.kernel.decimals import ZERO
-from oms.kernel.errors import Conflict, Invalid, NotFound
+from oms.kernel.errors import Conflict, Invalid, NotFound, Refused
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.constraints import refine
@@ -53,8 +53,8 @@ def transfer(
 ) -> UUID:
     """Move cash in, out, or between accounts; return the ledger transaction's id, the first one's on a repeat.
 
-    Raises `Invalid` for an unknown account, kind, currency or amount, `Conflict` when a withdrawal exceeds the balance
-    or the key was used for another transfer.
+    Raises `Invalid` for an unknown account, kind, currency or amount, `Conflict` when a withdrawal exceeds the balance,
+    `Refused` when the key was used for another transfer.
     """
     _judge_transfer(account, kind, currency, amount, to)
     owners = _lock_accounts(account, to)
@@ -65,7 +65,7 @@ def transfer(
     earlier = LedgerTransaction.objects.filter(source_kind=LEAVING, source_id=source).first()
     if earlier is not None:
         if earlier.note != note[:NOTE_MAX]:
-            raise Conflict("idempotency_conflict", "This key was used for another transfer; use a new one.")
+            raise Refused("idempotency_conflict", "This key was used for another transfer; use a new one.", field="key")
         return earlier.id
     signed = amount if kind == "deposit" else -amount
     if signed < 0:

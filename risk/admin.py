@@ -16,7 +16,7 @@ from unfold.admin import ModelAdmin
 from oms.kernel.errors import DomainError
 from oms.runtime.roles import actor_for, require_role
 from risk import operations
-from risk.models import Exposure, Halt, Hold, Limit, RestrictedInstrument, RiskCheck
+from risk.models import Approval, Exposure, Halt, Hold, Limit, RestrictedInstrument, RiskCheck
 
 
 class ReadOnly(ModelAdmin):
@@ -100,6 +100,16 @@ class HaltAdmin(ReadOnly):
             queryset,
             lambda row: operations.release_halt(row.pk, reason="released in the admin", actor=actor, at=at),
         )
+
+
+@admin.register(Approval)
+class ApprovalAdmin(ReadOnly):
+    """What waits, or waited, for a second person."""
+
+    list_display = ["created_at", "object_kind", "action", "account", "status", "maker", "approver", "expires_at"]
+    list_filter = ["status", "object_kind", "action"]
+    list_select_related = ["account", "maker", "approver"]
+    ordering = ["-id"]
 
 
 @admin.register(Hold)

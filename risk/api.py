@@ -1,6 +1,6 @@
-"""REST of risk: limits, approvals, exposure, releasing halts, and balances with what is held.
+"""REST of risk: limits, exposure, releasing halts, and balances with what is held.
 
-Engaging a halt may cancel open orders, so `POST risk/halts` stands with the orders.
+A halt may cancel open orders, and an approval change them, so both stand with the orders.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ from portfolio import queries as portfolio
 from portfolio.models import Account
 from risk import operations, queries
 from risk.domain.scopes import HALT_SCOPES, LIMIT_SCOPES, Scope, parse_scope
-from risk.models import Limit
+from risk.models import Approval, Limit
 
 OFFICERS = ("risk", "ops", "auditor", "admin")
 
@@ -113,12 +113,18 @@ class ApprovalOut(serializers.Serializer):  # type: ignore[type-arg]
 
     id = serializers.UUIDField()
     object = serializers.UUIDField()
-    object_kind = serializers.CharField()
+    object_kind = serializers.ChoiceField(choices=Approval.Kind.choices)
+    action = serializers.ChoiceField(choices=["activate", "bust", "correct", "book", "reverse"])
+    account = serializers.CharField(allow_null=True)
+    content = serializers.DictField(help_text="What would be done, as it was asked for.")
     maker = serializers.CharField(allow_null=True)
     approver = serializers.CharField(allow_null=True)
     content_hash = serializers.CharField()
-    status = serializers.ChoiceField(choices=["pending", "approved", "refused", "expired"])
+    status = serializers.ChoiceField(choices=Approval.Status.choices)
+    reason = serializers.CharField(allow_null=True, help_text="The approver's.")
+    created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField()
+    decided_at = serializers.DateTimeField(allow_null=True)
 
 
 class HaltOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -202,34 +208,6 @@ class Limits(Api):
         """Set a limit: a tighter one holds at once, a new or looser one when another person approves."""
         limit = operations.propose_limit(**body_of(request, LimitIn), actor=actor_of(request), at=self.now())
         return Response(queries.limit_out(limit), status=201)
-
-
-class Approvals(Api):
-    """GET and POST risk/approvals."""
-
-    permission_classes = [acting("risk", reading=OFFICERS)]
-
-    @extend_schema(parameters=PAGE_SCHEMA, responses={200: listed(ApprovalOut), **problems(400)})
-    def get(self, request: Request) -> Response:
-        """List what waits, or waited, for a second person, newest first."""
-        refuse_unknown_parameters(request, PAGE_PARAMETERS)
-        page, at = page_of(request), self.now()
-        rows = [queries.approval_out(x, at=at) for x in rows_of(queries.approvals(), page)]
-        return Response(page_out(request, page, rows))
-
-    @extend_schema(request=ApprovalIn, responses={200: ApprovalOut, **problems(400, 404, 409)})
-    def post(self, request: Request) -> Response:
-        """Decide, as another person than the maker."""
-        body, at = body_of(request, ApprovalIn), self.now()
-        limit = operations.decide(
-            body["object"],
-            body["decision"],
-            reason=body["reason"],
-            content=body["content_hash"],
-            actor=actor_of(request),
-            at=at,
-        )
-        return Response(queries.approval_out(limit, at=at))
 
 
 class HaltRelease(Api):

@@ -22,6 +22,7 @@ PREDICATES: dict[str, str] = {
     """,
     "I29_second_person_is_another": """
         SELECT id FROM risk_limit WHERE approver_id IS NOT NULL AND approver_id = maker_id
+        UNION ALL SELECT id FROM risk_approval WHERE approver_id IS NOT NULL AND approver_id = maker_id
         UNION ALL SELECT id FROM risk_halt WHERE released_at IS NOT NULL AND released_by = engaged_by
     """,
 }

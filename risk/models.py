@@ -154,3 +154,56 @@ class RestrictedInstrument(models.Model):
 
     def __str__(self) -> str:
         return f"{self.instrument_id} since {self.since}"
+
+
+class Approval(models.Model):
+    """What waits, or waited, for a second person: which object, what would be done to it, and who said what."""
+
+    class Kind(models.TextChoices):
+        LIMIT = "limit"
+        EXECUTION = "execution"
+        TRADE = "trade"
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        APPROVED = "approved"
+        REFUSED = "refused"
+        EXPIRED = "expired"
+
+    id = models.UUIDField(primary_key=True)
+    object_kind = models.CharField(max_length=12, choices=Kind.choices)
+    object_id = models.UUIDField()
+    action = models.CharField(max_length=12)  # activate, bust, correct, book, reverse
+    account = models.ForeignKey(Account, models.PROTECT, null=True, db_index=False)
+    key = models.CharField(max_length=128, blank=True)  # the maker's own, where a repeat must be harmless
+    content = models.JSONField()
+    content_hash = models.CharField(max_length=64)  # of the content as it was shown
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.PENDING)
+    maker = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    approver = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    decision_reason = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["object_id"], condition=models.Q(status="pending"), name="approval_pending_unique"
+            ),
+            models.UniqueConstraint(
+                fields=["account", "object_kind", "key"], condition=~models.Q(key=""), name="approval_key_unique"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(approver=None) | models.Q(maker=None) | ~models.Q(approver=models.F("maker")),
+                name="approver_is_another",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status__in=["approved", "refused"], approver__isnull=False, decided_at__isnull=False)
+                | models.Q(status__in=["pending", "expired"], approver=None),
+                name="approval_decided_by_someone",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_kind} {self.object_id}"

@@ -79,7 +79,7 @@ def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datet
     owners = _owners(broker_id, reports)
     book = lock_book({order_id for _, order_id, _ in owners.values()})
     by_submission = {s.id: s for group in book.submissions.values() for s in group}
-    fold = _Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
+    fold = Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
     for report in reports:
         owner = owners.get(report.client_order_id) or owners.get(report.orig_client_order_id or "")
         if owner is None:
@@ -111,7 +111,7 @@ def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> 
     return {(e.broker_account_id, e.broker_execution_id): e for e in rows}
 
 
-class _Fold:
+class Fold:
     """One batch of reports on its way into the books."""
 
     def __init__(self, broker_id: int, book: Book, known: dict[tuple[int, str], Execution], at: datetime) -> None:
@@ -341,7 +341,7 @@ class _Fold:
         entries = write(self.book, executions=self.executions)
         touched = portfolio.book(self.fills, at=self.at) if self.fills else []
         risk.resize({i: self.book.orders[i].leaves_quantity for i in changed if not self._replacing(i)})
-        journal.append(entries + _position_entries(touched), actor=actor, at=self.at)
+        journal.append(entries + position_entries(touched), actor=actor, at=self.at)
         codes = {brokers.brokers()[s.broker_id].code for s in self.book.new_submissions}
         if codes:
             after_commit(lambda: doorbell.ring(codes))
@@ -414,7 +414,8 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
             book.new_submissions.append(submission)
 
 
-def _position_entries(touched: Sequence[tuple[int, int]]) -> list[Entry]:
+def position_entries(touched: Sequence[tuple[int, int]]) -> list[Entry]:
+    """Return the journal entries that tell positions as they stand now."""
     if not touched:
         return []
     names = Names()

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from oms.journal import operations as journal
@@ -9,14 +10,14 @@ from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
 from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.decimals import BOUND
-from oms.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from oms.kernel.errors import Invalid, NotFound
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
 from risk.domain.scopes import LIMIT_SCOPES, Scope
-from risk.models import Limit
+from risk.models import Approval, Limit
+from risk.operations.approving import ask, content_hash, settle
 from risk.operations.naming import require_known
-from risk.queries.approvals import content_hash, expires_at
 from risk.queries.limits import limit_out
 
 LIMITS_LOCK = 7302
@@ -68,6 +69,7 @@ def propose_limit(
         _activate(limit, present)
     else:
         limit.save(force_insert=True)
+        ask(Approval.Kind.LIMIT, limit.id, "activate", _content(limit), actor=actor, at=at)
     _tell(
         limit,
         present,
@@ -82,25 +84,15 @@ def propose_limit(
 def decide(object_id: UUID, decision: str, *, reason: str, actor: Actor, at: datetime, content: str = "") -> Limit:
     """Approve or refuse a proposed limit, as another person than its maker; `content` is the hash that was seen.
 
-    Raises `NotFound`, `Invalid` (decision), `Forbidden` (not_a_person, approver_is_maker), `Conflict`
-    (already_decided, approval_expired, content_changed).
+    Raises `NotFound`, and what `settle` raises.
     """
-    if decision not in ("approve", "refuse"):
-        raise Invalid("not_a_choice", "Use one of: approve, refuse.", field="decision")
     sql.run("SELECT pg_advisory_xact_lock(%s)", [LIMITS_LOCK])
     limit = Limit.objects.filter(pk=object_id).first()
-    if limit is None:
+    asked = Approval.objects.filter(object_id=object_id).order_by("-id").first()
+    if limit is None or asked is None:
         raise NotFound("not_found", "Nothing with this id waits for an approval.")
-    if actor.user_id is None:
-        raise Forbidden("not_a_person", "An approval is given by a named user of the desk.")
-    if actor.user_id == limit.maker_id:
-        raise Forbidden("approver_is_maker", "Another person than the maker must decide.")
-    if limit.status != Limit.Status.PROPOSED:
-        raise Conflict("already_decided", f"The limit is {limit.status}.")
-    if at >= expires_at(limit):
-        raise Conflict("approval_expired", "The proposal is too old; make it again.")
-    if content and content != content_hash(limit):
-        raise Conflict("content_changed", "The proposal is not what was seen.")
+    shown = content_hash(_content(limit)) if limit.status == Limit.Status.PROPOSED else ""
+    settle(asked.id, decision, reason=reason, actor=actor, at=at, seen=content, shown=shown)
     present = _in_force(limit)
     limit.approver_id = actor.user_id
     if decision == "approve":
@@ -117,6 +109,11 @@ def decide(object_id: UUID, decision: str, *, reason: str, actor: Actor, at: dat
         reason=reason,
     )
     return limit
+
+
+def _content(limit: Limit) -> dict[str, Any]:
+    """Return what the approver says yes to: all that was proposed, none of what became of it."""
+    return {k: v for k, v in limit_out(limit).items() if k not in ("status", "approver")}
 
 
 def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, soft: bool, later: bool) -> None:

@@ -1,19 +1,21 @@
 """Reads of risk: what a batch is judged by, limits and approvals, halts, and what is held."""
 
-from risk.queries.approvals import approval_out, approvals, content_hash
+from risk.queries.approvals import DECIDED_BY, approval_out, approvals, approvals_of_status, find_approval
 from risk.queries.exposure import balances_out, exposure_out
 from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halts
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
 
 __all__ = [
+    "DECIDED_BY",
     "HALT_LOCK",
     "HALT_PREDICATE",
     "approval_out",
     "approvals",
+    "approvals_of_status",
     "balances_out",
-    "content_hash",
     "exposure_out",
+    "find_approval",
     "halt_out",
     "halts",
     "limit_out",

@@ -1,49 +1,56 @@
-"""What waits for a second person: limits that are new or looser."""
+"""What waits for a second person."""
 
-from datetime import datetime, timedelta
-from hashlib import sha256
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
-from oms.kernel import json
-from oms.kernel.json import rfc3339
-from risk.models import Limit
-from risk.queries.limits import limit_out
+from oms.kernel.errors import NotFound
+from oms.kernel.json import rfc3339, rfc3339_or_none
+from risk.models import Approval
 
-APPROVAL_HOURS = 24
-"""A proposal older than this must be made again: what it was made for has changed."""
-
-_STATUS = {Limit.Status.ACTIVE: "approved", Limit.Status.RETIRED: "approved", Limit.Status.REFUSED: "refused"}
+DECIDED_BY = {Approval.Kind.LIMIT: "risk", Approval.Kind.EXECUTION: "ops", Approval.Kind.TRADE: "ops"}
+"""The role that decides, by what waits: the maker's own."""
 
 
-def expires_at(limit: Limit) -> datetime:
-    """Return when a proposal lapses."""
-    return limit.created_at + timedelta(hours=APPROVAL_HOURS)
+def approvals() -> QuerySet[Approval]:
+    """Return what went or goes by a second person, newest first."""
+    return Approval.objects.select_related("maker", "approver", "account").order_by("-id")
 
 
-def content_hash(limit: Limit) -> str:
-    """Return a hash of what the approver says yes to: all that was proposed, none of what became of it."""
-    shown = {k: v for k, v in limit_out(limit).items() if k not in ("status", "approver")}
-    return sha256(json.dump_bytes(shown)).hexdigest()
+def approvals_of_status(found: QuerySet[Approval], status: str, *, at: datetime) -> QuerySet[Approval]:
+    """Return those that show this status now."""
+    lapsed = Q(status=Approval.Status.PENDING, expires_at__lte=at)
+    if status == Approval.Status.PENDING:
+        return found.filter(status=status).exclude(lapsed)
+    return found.filter(Q(status=status) | lapsed if status == Approval.Status.EXPIRED else Q(status=status))
 
 
-def approvals() -> QuerySet[Limit]:
-    """Return the limits that went or go by a second person, newest first."""
-    waited = Limit.objects.filter(status=Limit.Status.PROPOSED) | Limit.objects.filter(approver__isnull=False)
-    return waited.select_related("maker", "approver").order_by("-id")
+def find_approval(identifier: UUID) -> Approval:
+    """Return the newest approval of an object, given by the object's id or its own, or raise `NotFound`."""
+    found = approvals().filter(Q(object_id=identifier) | Q(id=identifier)).first()
+    if found is None:
+        raise NotFound("not_found", "Nothing with this id waits for an approval.")
+    return found
 
 
-def approval_out(limit: Limit, *, at: datetime) -> dict[str, Any]:
-    """Return an approval in its REST shape."""
-    waiting = "pending" if at < expires_at(limit) else "expired"
+def approval_out(approval: Approval, *, at: datetime) -> dict[str, Any]:
+    """Return an approval in its REST shape; one that nobody decided in time shows as expired."""
+    lapsed = approval.status == Approval.Status.PENDING and at >= approval.expires_at
     return {
-        "id": str(limit.id),
-        "object": str(limit.id),
-        "object_kind": "limit",
-        "maker": limit.maker.get_username() if limit.maker else None,
-        "approver": limit.approver.get_username() if limit.approver else None,
-        "content_hash": content_hash(limit),
-        "status": _STATUS.get(Limit.Status(limit.status), waiting),
-        "expires_at": rfc3339(expires_at(limit)),
+        "id": str(approval.id),
+        "object": str(approval.object_id),
+        "object_kind": approval.object_kind,
+        "action": approval.action,
+        "account": approval.account.code if approval.account else None,
+        "content": approval.content,
+        "content_hash": approval.content_hash,
+        "maker": approval.maker.get_username() if approval.maker else None,
+        "approver": approval.approver.get_username() if approval.approver else None,
+        "status": "expired" if lapsed else approval.status,
+        "reason": approval.decision_reason or None,
+        "created_at": rfc3339(approval.created_at),
+        "expires_at": rfc3339(approval.expires_at),
+        "decided_at": rfc3339_or_none(approval.decided_at),
     }

@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, transaction
 
 from brokers import queries as market
 from oms.kernel.actor import Actor
-from oms.kernel.errors import Conflict, DomainError, Invalid, NotFound
+from oms.kernel.errors import Conflict, DomainError, Invalid, NotFound, Refused
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from portfolio import api, operations, queries
@@ -154,7 +154,7 @@ class TestTransfers:
     def test_a_repeat_moves_nothing_and_answers_the_same(self, desk: Desk) -> None:
         assert move(desk, "deposit", "50") == move(desk, "deposit", "50")
         assert cash("MAIN") == 1_000_050
-        with pytest.raises(Conflict, match="idempotency_conflict"):
+        with pytest.raises(Refused, match="idempotency_conflict"):
             move(desk, "deposit", "51")
 
     def test_a_withdrawal_needs_the_cash(self, desk: Desk) -> None:

@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from rest_framework.test import APIRequestFactory, force_authenticate
 
 from orders.api.halts import Halts
+from orders.api.manual import Approvals
 from orders.models import Submission
 from risk import api
 from risk.models import Halt, Limit
@@ -44,15 +45,15 @@ class TestLimits:
     def test_a_new_limit_is_proposed_then_approved_by_another(self, desk: Desk, rolf: Any) -> None:
         status, limit = call(api.Limits, "post", desk.rita, LIMIT)
         assert (status, limit["status"], limit["scope"], limit["value"]) == (201, "proposed", {"account": "MAIN"}, "5")
-        _, waiting = call(api.Approvals, "get", rolf)
+        _, waiting = call(Approvals, "get", rolf)
         assert [a["status"] for a in waiting["results"]] == ["pending"]
 
         decision = {"object": limit["id"], "decision": "approve", "reason": "fine"}
-        assert call(api.Approvals, "post", desk.rita, decision)[1]["code"] == "approver_is_maker"
+        assert call(Approvals, "post", desk.rita, decision)[1]["code"] == "approver_is_maker"
         changed = decision | {"content_hash": "0" * 64}
-        assert call(api.Approvals, "post", rolf, changed)[1]["code"] == "content_changed"
+        assert call(Approvals, "post", rolf, changed)[1]["code"] == "content_changed"
         seen = decision | {"content_hash": waiting["results"][0]["content_hash"]}
-        status, approval = call(api.Approvals, "post", rolf, seen)
+        status, approval = call(Approvals, "post", rolf, seen)
         assert (status, approval["status"], approval["approver"]) == (200, "approved", "rolf")
         desk.later(30)  # the limit holds from the time of its approval on
         [placed] = desk.place("buy 6 AAPL")
@@ -88,7 +89,7 @@ class TestLimits:
 
     def test_an_unknown_approval_is_not_found(self, desk: Desk) -> None:
         decision = {"object": "0193a000-0000-7000-8000-000000000000", "decision": "approve", "reason": "x"}
-        assert call(api.Approvals, "post", desk.rita, decision)[0] == 404
+        assert call(Approvals, "post", desk.rita, decision)[0] == 404
 
 
 class TestWhoSeesWhat:
