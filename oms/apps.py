@@ -1,13 +1,22 @@
 """The shell as an installed app."""
 
+import gc
+
 from django.apps import AppConfig
 
 
 class OmsConfig(AppConfig):
-    """Loads the Celery application, so that every process rings the same doorbell."""
+    """Loads the Celery application, so that every process rings the same doorbell, and settles the memory manager."""
 
     name = "oms"
 
     def ready(self) -> None:
-        """Import for its effect: it becomes the current Celery app."""
+        """Import for its effect: it becomes the current Celery app.
+
+        A batch of orders makes some ten thousand objects and no cycle: looking for cycles after every 700 of them, over
+        all that the libraries loaded, took a sixth of the order path's time.
+        """
         import oms.celery  # noqa: F401, PLC0415
+
+        gc.freeze()
+        gc.set_threshold(50_000, 10, 20)

@@ -11,7 +11,7 @@ from brokers import queries as brokers
 from brokers.adapters import capabilities_of
 from brokers.domain.fees import charge
 from brokers.domain.reference import BrokerRef, InstrumentRef, QuoteRef
-from oms.kernel import decimals
+from oms.kernel import decimals, json
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from routing.domain.candidates import MODEL_VERSION, RouteRequest, Venue, choose, judge
@@ -45,17 +45,15 @@ def plan(requests: Sequence[RouteRequest], *, at: datetime) -> list[Plan]:
         candidates = [judge(request, v, quote, at=at) for v in venues]
         best = choose(candidates, request.quantity)
         stored = [c.as_json() for c in candidates]
-        decision = RoutingDecision(
-            id=uuid7(), source_id=request.order_id, at=at, model_version=MODEL_VERSION, candidates=stored
-        )
-        decisions.append(decision)
+        decision_id = uuid7()
+        decisions.append((decision_id, request.order_id, at, MODEL_VERSION, json.dumps(stored)))
         if best:
-            legs.append(RouteLeg(id=uuid7(), decision=decision, broker_id=best.broker_id, quantity=best.quantity))
+            legs.append((uuid7(), decision_id, best.broker_id, best.quantity))
         detail = "" if best else "; ".join(f"{c.code}: {', '.join(c.reasons)}" for c in candidates)[:200]
         taken = ((best.broker_id, best.quantity),) if best else ()
-        plans.append(Plan(request.order_id, decision.id, taken, detail, stored))
-    sql.insert(decisions)
-    sql.insert(legs)
+        plans.append(Plan(request.order_id, decision_id, taken, detail, stored))
+    sql.insert_values(RoutingDecision, ("id", "source_id", "at", "model_version", "candidates"), decisions)
+    sql.insert_values(RouteLeg, ("id", "decision_id", "broker_id", "quantity"), legs)
     return plans
 
 

@@ -20,6 +20,16 @@ class Entry:
     frame: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event as it was written: where in which stream, and what screens are told of it."""
+
+    stream: str
+    sequence: int
+    frame: str
+    body: str
+
+
 def chain_hash(previous: bytes, stream: str, sequence: int, at: datetime, actor: str, entry: Entry) -> bytes:
     """Return SHA-256 over the previous hash and every field of the event, lengths told so that none can shift."""
     fields = (stream, str(sequence), rfc3339(at), actor, entry.kind, entry.object_id, entry.frame, entry.body)

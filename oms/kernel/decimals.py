@@ -43,7 +43,9 @@ def text(value: Decimal) -> str:
     >>> text(Decimal("1E+3")), text(Decimal("10.500")), text(Decimal("-0.0"))
     ('1000', '10.5', '0')
     """
-    spelled = format(value, "f")
+    spelled = str(value)
+    if "E" in spelled:
+        spelled = format(value, "f")
     if "." in spelled:
         spelled = spelled.rstrip("0").rstrip(".")
     return "0" if spelled in ("-0", "") else spelled

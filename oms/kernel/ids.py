@@ -8,6 +8,9 @@ from uuid import UUID
 
 _lock = threading.Lock()
 _last_tick = 0
+_CHUNK = 8 * 256
+_noise = b""
+"""Random bytes not used yet: asking the kernel for many at once costs as much as asking for a few."""
 
 
 def uuid7() -> UUID:
@@ -16,13 +19,24 @@ def uuid7() -> UUID:
     The 12 bits after the millisecond hold a fraction of it; when the clock stands still or steps
     back the last value is raised by one, so ids made here never sort against their order of making.
     """
-    global _last_tick
+    global _last_tick, _noise
     tick = time.time_ns() * 4096 // 1_000_000
     with _lock:
         tick = _last_tick = tick if tick > _last_tick else _last_tick + 1
+        if not _noise:
+            _noise = os.urandom(_CHUNK)
+        random, _noise = _noise[:8], _noise[8:]
     head = (tick >> 12) << 16 | 0x7000 | (tick & 0xFFF)
-    tail = 2 << 62 | int.from_bytes(os.urandom(8)) >> 2
+    tail = 2 << 62 | int.from_bytes(random) >> 2
     return UUID(int=head << 64 | tail)
+
+
+def _forget_noise() -> None:
+    global _noise
+    _noise = b""
+
+
+os.register_at_fork(after_in_child=_forget_noise)  # a child must not repeat what its parent will use
 
 
 def broker_client_id(submission: UUID) -> str:

@@ -20,7 +20,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_spell, decimal_format="string")
 
 def rfc3339(at: datetime) -> str:
     """Return a UTC time as RFC 3339 with microseconds and a Z."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def rfc3339_or_none(at: datetime | None) -> str | None:

@@ -171,7 +171,7 @@ def _decide(asked: Approval, decision: str, *, reason: str, seen: str, actor: Ac
     if asked.account_id is not None:
         lock_accounts([asked.account_id])
     if asked.action == BOOK:
-        book, carry_out = Book({}, {}, {}), _book_trade
+        book, carry_out = Book(), _book_trade
     else:
         order_id = Execution.objects.values_list("order_id", flat=True).get(pk=asked.object_id)
         book, carry_out = lock_book([order_id]), _undo
@@ -221,7 +221,8 @@ def _book_trade(book: Book, approval: Approval, actor: Actor, at: datetime) -> N
     execution = _external_execution(approval, order, child, instrument, at)
     sql.insert([order])
     sql.insert([child])
-    book.orders[order.id], book.children[child.id] = order, child
+    book.orders[order.id] = order
+    book.take_in(child)
     child.filled_quantity, child.filled_amount = execution.quantity, execution.quantity * execution.price
     child.ended_as = OrdStatus.CANCELED  # shown only if it is busted: nobody works on
     order.fees = execution.fees

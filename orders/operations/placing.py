@@ -1,7 +1,7 @@
 """Placing orders: idempotency, risk, route, records, all in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,12 +14,12 @@ from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.journal import operations as journal
 from oms.journal.domain import account_stream
 from oms.journal.models import Event
-from oms.kernel import decimals
+from oms.kernel import decimals, json
 from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, Invalid, InvalidFields, Refused
 from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
-from oms.runtime import doorbell, sql
+from oms.runtime import doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import Ticket
 from orders.models import ChildOrder, IdempotencyKey, Order, Submission
@@ -392,7 +392,8 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) 
 
 def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
     ticket = draft.request.ticket
-    return Order(
+    return rows.make(
+        Order,
         id=draft.order_id,
         account_id=draft.account.id,
         client_order_id=draft.client_order_id,
@@ -433,7 +434,8 @@ def new_child(
     """Return a broker order for a part of an order, with the submission that will ask for it."""
     submission_id = uuid7()
     client_order_id = broker_client_id(submission_id)
-    child = ChildOrder(
+    child = rows.make(
+        ChildOrder,
         id=uuid7(),
         order_id=order.id,
         broker_id=broker_id,
@@ -460,14 +462,15 @@ def new_child(
         stop_price=order.stop_price,
         expire_at=order.expire_at,
     )
-    submission = Submission(
+    submission = rows.make(
+        Submission,
         id=submission_id,
         child_id=child.id,
         broker_id=broker_id,
         account_id=order.account_id,
         kind=Submission.Kind.NEW,
         client_order_id=client_order_id,
-        message=asdict(message),
+        message=json.dumps(message),
         created_at=at,
         due_at=at,
         valid_until=order.expire_at,

@@ -13,7 +13,7 @@ from oms.kernel import json
 from oms.kernel.decimals import ZERO
 from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
-from oms.runtime import sql
+from oms.runtime import rows, sql
 from oms.runtime.transactions import after_commit
 from orders import cache
 from orders.domain.status import leaves, order_status
@@ -31,9 +31,10 @@ PENDING_SUBMISSION = frozenset(
 class Book:
     """Orders locked for one operation, with their broker orders and submissions, and what changed."""
 
-    orders: dict[UUID, Order]
-    children: dict[UUID, ChildOrder]
-    submissions: dict[UUID, list[Submission]]  # by child
+    orders: dict[UUID, Order] = field(default_factory=dict)
+    children: dict[UUID, ChildOrder] = field(default_factory=dict)
+    submissions: dict[UUID, list[Submission]] = field(default_factory=dict)  # by child
+    by_order: dict[UUID, list[ChildOrder]] = field(default_factory=dict)  # the same children, oldest first
     touched: dict[UUID, list[list[str]]] = field(default_factory=dict)  # order id → status pairs
     touched_children: set[UUID] = field(default_factory=set)
     touched_submissions: dict[UUID, Submission] = field(default_factory=dict)
@@ -42,7 +43,19 @@ class Book:
 
     def children_of(self, order_id: UUID) -> list[ChildOrder]:
         """Return the broker orders of an order, oldest first."""
-        return [c for c in self.children.values() if c.order_id == order_id]
+        return self.by_order.get(order_id, [])
+
+    def take_in(self, child: ChildOrder, submissions: Iterable[Submission] = ()) -> None:
+        """Know a broker order and its submissions from now on."""
+        self.children[child.id] = child
+        self.submissions[child.id] = list(submissions)
+        self.by_order.setdefault(child.order_id, []).append(child)
+
+    def add_child(self, child: ChildOrder, submission: Submission) -> None:
+        """Take in a new broker order with the submission that asks for it."""
+        self.take_in(child, [submission])
+        self.new_children.append(child)
+        self.new_submissions.append(submission)
 
     def pending(self, child: ChildOrder, kind: str) -> list[Submission]:
         """Return the requests of a kind that the broker has not decided yet."""
@@ -63,18 +76,24 @@ def lock_accounts(account_ids: Iterable[int]) -> None:
 
 def lock_book(order_ids: Iterable[UUID]) -> Book:
     """Lock accounts, orders, children and submissions, in that order and by id, and return them."""
-    wanted = sorted(set(order_ids))
-    accounts = Order.objects.filter(id__in=wanted).values_list("account_id", flat=True)
-    lock_accounts(accounts)
-    orders = {o.id: o for o in Order.objects.filter(id__in=wanted).order_by("id").select_for_update(no_key=True)}
-    children = {
-        c.id: c for c in ChildOrder.objects.filter(order_id__in=wanted).order_by("id").select_for_update(no_key=True)
-    }
-    submissions: dict[UUID, list[Submission]] = {}
-    rows = Submission.objects.filter(child_id__in=list(children)).order_by("id").select_for_update(no_key=True)
-    for submission in rows:
-        submissions.setdefault(submission.child_id, []).append(submission)
-    return Book(orders, children, submissions)
+    wanted = sql.uuids(sorted(set(order_ids)))
+    sql.run(
+        "SELECT 1 FROM portfolio_account WHERE id IN (SELECT account_id FROM orders_order WHERE id = ANY(%s)) "
+        "ORDER BY id FOR NO KEY UPDATE",
+        [wanted],
+    )
+    orders = rows.load(Order, "WHERE t.id = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [wanted])
+    children = rows.load(ChildOrder, "WHERE t.order_id = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [wanted])
+    ids = sql.uuids([c.id for c in children])
+    submissions = rows.load(
+        Submission, "WHERE t.child_id = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [ids], without=SUBMISSION_UNREAD
+    )
+    book = Book({o.id: o for o in orders})
+    for child in children:
+        book.take_in(child)
+    for submission in submissions:
+        book.submissions[submission.child_id].append(submission)
+    return book
 
 
 def move(row: Order | ChildOrder, target: OrdStatus) -> list[str] | None:
@@ -181,7 +200,9 @@ CHILD_FIELDS = [
     "ended_as",
     "updated_at",
 ]
-SUBMISSION_FIELDS = ["state", "due_at", "resolved_at", "detail", "denials", "log", "owner", "lease_until"]
+SUBMISSION_FIELDS = ["state", "resolved_at", "detail"]
+SUBMISSION_UNREAD = ("message", "denials", "log")
+"""Documents that only few operations look at; those read them one by one."""
 
 
 def external_account(order: Order, child: ChildOrder) -> str:

@@ -19,7 +19,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.decimals import ZERO
 from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
-from oms.runtime import doorbell, sql
+from oms.runtime import doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
@@ -234,7 +234,8 @@ class Fold:
         else:
             items = self._fees(order, child.broker_id, quantity, price, executed_at.date(), report)
             fees = decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency)
-        execution = Execution(
+        execution = rows.make(
+            Execution,
             id=uuid7(),
             child_id=child.id,
             order_id=order.id,
@@ -407,11 +408,7 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
             submission.reduces = any(
                 s.reduces for c in book.children_of(order.id) for s in book.submissions.get(c.id, [])
             )
-
-            book.children[child.id] = child
-            book.submissions[child.id] = [submission]
-            book.new_children.append(child)
-            book.new_submissions.append(submission)
+            book.add_child(child, submission)
 
 
 def position_entries(touched: Sequence[tuple[int, int]]) -> list[Entry]:

@@ -12,8 +12,9 @@ from uuid import UUID
 
 import structlog
 
+from oms.kernel import json
 from oms.kernel.reasons import Reason
-from oms.runtime import sql
+from oms.runtime import rows, sql
 from oms.runtime.transactions import require_transaction
 from risk.domain.gate import Gate, Reservation
 from risk.domain.intents import Intent, Verdict
@@ -41,20 +42,17 @@ def check(intents: Sequence[Intent], *, at: datetime) -> list[Verdict]:
         verdicts.append(verdict)
         if reservation is not None:
             holds.append(_hold(intent, reservation, at))
-    sql.insert([_record(i, v, at) for i, v in zip(intents, verdicts, strict=True)])
+    sql.insert_values(RiskCheck, _CHECK, [_record(i, v, at) for i, v in zip(intents, verdicts, strict=True)])
     _reserve(holds)
     return verdicts
 
 
-def _record(intent: Intent, verdict: Verdict, at: datetime) -> RiskCheck:
-    return RiskCheck(
-        id=intent.order_id,
-        account_id=intent.account_id,
-        approved=verdict.approved,
-        reason=verdict.reason,
-        checks=verdict.checks,
-        at=at,
-    )
+_CHECK = ("id", "account_id", "approved", "reason", "checks", "at")
+
+
+def _record(intent: Intent, verdict: Verdict, at: datetime) -> tuple[object, ...]:
+    checks = json.dumps(verdict.checks)
+    return intent.order_id, intent.account_id, verdict.approved, verdict.reason, checks, at
 
 
 def _judge(gate: Gate, intent: Intent, working: Decimal | None = None) -> tuple[Verdict, Reservation | None]:
@@ -72,7 +70,8 @@ def _judge(gate: Gate, intent: Intent, working: Decimal | None = None) -> tuple[
 
 
 def _hold(intent: Intent, reservation: Reservation, at: datetime) -> Hold:
-    return Hold(
+    return rows.make(
+        Hold,
         id=intent.order_id,
         account_id=intent.account_id,
         instrument_id=intent.instrument.id,
@@ -172,7 +171,8 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
     if reservation is None:
         return verdict
     if old is None:  # an order adopted from a broker was never judged before
-        sql.insert([_record(intent, verdict, at)], on_conflict="ON CONFLICT (id) DO NOTHING")
+        record = _record(intent, verdict, at)
+        sql.insert_values(RiskCheck, _CHECK, [record], on_conflict="ON CONFLICT (id) DO NOTHING")
         _reserve([_hold(intent, replace(reservation, fingerprint=None), at)])
     else:
         _set_holds({intent.order_id: (max(old[0], reservation.quantity), max(old[1], reservation.unit_amount))})
