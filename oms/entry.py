@@ -24,7 +24,7 @@ from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, Forbidden, Invalid, InvalidFields
 from oms.kernel.ids import uuid7
-from oms.runtime import problems, rest, roles, wire
+from oms.runtime import crash, problems, rest, roles, wire
 from oms.runtime.throttle import Budget, take
 from orders import operations as desk
 from orders.domain.tickets import Ticket, parse_ticket
@@ -223,6 +223,7 @@ def _commit(batch: Sequence[Waiting]) -> list[Any]:
             raise
         log.exception("shared_commit_failed", requests=len(admitted))
         done = {id(w): _place_all(w.requests) for w in admitted}
+    crash.point("before_reply")
     return [(budgets[w.caller.actor.user_id], done.get(id(w), [])) for w in batch]
 
 

@@ -10,6 +10,8 @@ from typing import ParamSpec, TypeVar
 import psycopg.errors
 from django.db import DatabaseError, connection, transaction
 
+from oms.runtime import crash
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -34,7 +36,10 @@ def in_transaction(operation: Callable[P, R]) -> Callable[P, R]:
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 with transaction.atomic(durable=True):
-                    return operation(*args, **kwargs)
+                    done = operation(*args, **kwargs)
+                    crash.point("before_commit")
+                crash.point("after_commit")
+                return done
             except DatabaseError as error:
                 if attempt == ATTEMPTS_MAX or not isinstance(error.__cause__, _RETRYABLE):
                     raise

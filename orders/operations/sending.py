@@ -354,6 +354,7 @@ def resolve(broker: BrokerRef, *, clock: Any) -> int:
         log.warning("look_up_failed", broker=broker.code, error=str(error), unknown=len(rows))
         _postpone([r.id for r in rows], clock())
         return 0
+    crash.point("after_look_up")
     return _settle(broker, rows, lookups, adapter.capabilities, clock())
 
 
