@@ -31,6 +31,7 @@ urlpatterns = [
     path("", views.blotter, name="blotter"),
     path("positions/", views.positions, name="positions"),
     path("risk/", views.risk, name="risk"),
+    path("operations/", views.operations, name="operations"),
 ]
 
 handler400 = "oms.runtime.http.bad_request"

@@ -2,10 +2,11 @@
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from oms.runtime.roles import roles_of
+from oms.runtime.roles import READ_ALL, roles_of
 from portfolio.queries import visible_accounts
 
 
@@ -18,10 +19,10 @@ class SignIn(LoginView):
 
 def _page(request: HttpRequest, template: str) -> HttpResponse:
     codes = list(visible_accounts(request.user).order_by("id").values_list("code", flat=True))
-    roles = sorted(roles_of(request.user))
-    return render(
-        request, template, {"page": template.removesuffix(".html"), "desk": {"accounts": codes, "roles": roles}}
-    )
+    roles = roles_of(request.user)
+    desk = {"accounts": codes, "roles": sorted(roles)}
+    page = template.removesuffix(".html")
+    return render(request, template, {"page": page, "desk": desk, "officer": bool(roles & READ_ALL)})
 
 
 @login_required
@@ -40,3 +41,11 @@ def positions(request: HttpRequest) -> HttpResponse:
 def risk(request: HttpRequest) -> HttpResponse:
     """Show limits, headroom and halts."""
     return _page(request, "risk.html")
+
+
+@login_required
+def operations(request: HttpRequest) -> HttpResponse:
+    """Show what needs a person, how the brokers are, and the transfer of cash; for officers only."""
+    if not roles_of(request.user) & READ_ALL:
+        raise PermissionDenied
+    return _page(request, "operations.html")

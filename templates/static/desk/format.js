@@ -47,6 +47,30 @@ export function sum(texts) {
   const digits = (total < 0n ? -total : total).toString().padStart(SCALE + 1, "0");
   return (total < 0n ? "-" : "") + digits.slice(0, -SCALE) + "." + digits.slice(-SCALE);
 }
+
+/** A decimal string without needless zeros. */
+export const plain = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
+
+/** What people type for a number: 10k, 1.5m, 1 000 or 1,000; anything else is left for the desk to refuse. */
+export function typed(text) {
+  const bare = text.trim().replace(/[\s\u2009]/g, "").replace(/^(\d{1,3})((,\d{3})+)(?=$|[.km])/i, (all) => all.replaceAll(",", ""));
+  const found = /^(\d+)(?:\.(\d+))?([km])$/i.exec(bare);
+  if (!found) return bare;
+  const [, whole, fraction = "", unit] = found, places = unit.toLowerCase() === "k" ? 3 : 6;
+  const digits = whole + fraction.slice(0, places).padEnd(places, "0");
+  return plain(digits.replace(/^0+(?=\d)/, "") + (fraction.length > places ? "." + fraction.slice(places) : ""));
+}
+
+/** How many places a tick of 0.01 asks for. */
+export const placesOf = (tick) => (plain(tick).split(".")[1] ?? "").length;
+
+/** A price, at least as many places as the tick has, never fewer than it carries. */
+export function price(text, places = 0) {
+  if (text === null || text === undefined || text === "") return "";
+  const own = (plain(text).split(".")[1] ?? "").length;
+  return decimal(plain(text), Math.min(Math.max(own, places), 8));
+}
+
 export const compare = (a, b) => { const d = scaled(a) - scaled(b); return d < 0n ? -1 : d > 0n ? 1 : 0; };
 
 export function element(tag, attributes = {}, ...children) {
@@ -56,6 +80,6 @@ export function element(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else made.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.filter((c) => c !== null && c !== undefined));
+  made.append(...children.filter((c) => c !== null && c !== undefined && c !== false && c !== ""));
   return made;
 }

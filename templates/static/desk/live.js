@@ -11,6 +11,7 @@ export class Live {
     this.heard = 0;
     setInterval(() => this.watch(), 1000);
     addEventListener("online", () => this.connect());
+    addEventListener("offline", () => this.socket?.close());
   }
 
   follow(account) {

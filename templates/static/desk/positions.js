@@ -1,25 +1,32 @@
 // Positions with live P&L, and cash.
 import { get, toast } from "./api.js";
-import { clock, decimal, element, isZero, money, sum, tone, trimmed } from "./format.js";
+import { Book } from "./book.js";
+import { line } from "./chart.js";
+import { clock, decimal, element, isZero, money, placesOf, tone, trimmed } from "./format.js";
 import { Live } from "./live.js";
-import { account, onAccount, showHalts, showState } from "./shell.js";
+import { instrument, priced, ready } from "./market.js";
+import { account, can, onAccount, showHalts, showState } from "./shell.js";
 import { Table, eachFrame } from "./table.js";
 
-const positions = new Map();
 const flat = document.getElementById("flat"), empty = document.getElementById("empty"), totals = document.getElementById("totals");
-let loaded = false;
-const pnl = (name) => ({ text: (p) => (p[name] === null ? "unavailable" : money(p[name])), class: (p) => "n " + tone(p[name]) });
+const trades = can("trader");
+const pnl = (name) => ({ text: (p) => (p[name] === null ? "unavailable" : money(p[name])), class: (p) => "n " + (p[name] === null ? "stale" : tone(p[name])), sort: (p) => Number(p[name] ?? 0) });
+const since = (series) => (series.points.length > 1 ? `Seen on this screen since ${clock(new Date(series.points[0][0]).toISOString())}` : "");
+const old = (p) => p.stale || book.late();
+const cost = (p) => { const what = instrument(p.symbol); return p.average_cost === null ? "" : what && trimmed(p.average_cost).split(".")[1]?.length < placesOf(what.tick_size) ? priced(p.symbol, p.average_cost) : trimmed(p.average_cost); };
 
 const table = new Table(document.getElementById("positions"), [
-  { text: (p) => p.symbol },
-  { text: (p) => decimal(p.quantity), class: (p) => "n " + tone(p.quantity), flash: true },
-  { text: (p) => (p.average_cost === null ? "" : trimmed(p.average_cost)), class: () => "n" },
-  { text: (p) => (p.market_price === null ? "unavailable" : decimal(p.market_price)), class: (p) => "n" + (p.stale ? " stale" : ""), flash: true },
-  { text: (p) => (p.market_value === null ? "unavailable" : money(p.market_value)), class: () => "n" },
+  { text: (p) => p.symbol, class: () => "symbol", title: (p) => p.symbol, sort: (p) => p.symbol },
+  { text: (p) => decimal(p.quantity), class: () => "n", flash: true, sort: (p) => Number(p.quantity) },
+  { text: cost, class: () => "n", sort: (p) => Number(p.average_cost ?? 0) },
+  { text: (p) => (p.market_price === null ? "unavailable" : priced(p.symbol, p.market_price, { finer: true })), class: (p) => `n ${old(p) ? "stale" : book.moves.get(p.symbol) ?? ""}`, sort: (p) => Number(p.market_price ?? 0) },
+  { text: (p) => `${p.market_price} ${book.seen(p.symbol).points.length}`, node: (p) => line(book.seen(p.symbol), { label: since(book.seen(p.symbol)) || "No price seen yet" }) },
+  { text: (p) => (p.market_value === null ? "unavailable" : money(p.market_value)), class: () => "n", sort: (p) => Number(p.market_value ?? 0) },
   pnl("unrealized_pnl"), pnl("day_pnl"), pnl("realized_pnl"),
-  { text: (p) => money(p.fees), class: () => "n" },
-  { text: (p) => p.currency },
-  { text: (p) => (p.price_at ? clock(p.price_at) + (p.stale ? " stale" : "") : "no quote"), class: (p) => (p.stale ? "stale" : "") },
+  { text: (p) => money(p.fees), class: () => "n", sort: (p) => Number(p.fees) },
+  { text: (p) => p.currency, class: () => "dim", sort: (p) => p.currency },
+  { text: (p) => (p.price_at ? clock(p.price_at) + (old(p) ? " stale" : "") : "no quote"), class: (p) => (old(p) ? "stale" : "dim"), sort: (p) => p.price_at ?? "" },
+  { text: (p) => `${trades} ${p.quantity}`, class: () => "last", node: (p) => (trades && !isZero(p.quantity) ? element("a", { class: "button small", href: "/?" + new URLSearchParams({ symbol: p.symbol, side: p.quantity.startsWith("-") ? "buy" : "sell", quantity: p.quantity.replace("-", "") }), title: "Open a ticket that closes it" }, "Close…") : null) },
 ], { key: (p) => p.symbol });
 
 const cash = new Table(document.getElementById("cash"), [
@@ -28,24 +35,21 @@ const cash = new Table(document.getElementById("cash"), [
 ], { key: (b) => b.currency });
 
 const render = eachFrame(() => {
-  const rows = [...positions.values()].filter((p) => flat.checked || !isZero(p.quantity)).sort((a, b) => (a.symbol < b.symbol ? -1 : 1));
+  const rows = [...book.positions.values()].filter((p) => flat.checked || !isZero(p.quantity)).sort((a, b) => (a.symbol < b.symbol ? -1 : 1));
   table.render(rows);
   empty.hidden = rows.length > 0;
-  empty.textContent = !account() ? "No account is granted to you." : loaded ? "Flat: no open position." : "Waiting for the desk…";
-  totals.replaceChildren(...tiles());
+  empty.textContent = !account() ? "No account is granted to you. Ask an administrator." : book.loaded ? "Flat: no open position." : "Waiting for the desk…";
+  document.getElementById("late").hidden = !book.late();
+  totals.replaceChildren(...book.totals().map(tile));
 });
 
-function tiles() {
-  const currencies = [...new Set([...positions.values()].map((p) => p.currency))].sort();
-  return currencies.flatMap((currency) => {
-    const rows = [...positions.values()].filter((p) => p.currency === currency);
-    return [["Unrealised", "unrealized_pnl"], ["Day P&L", "day_pnl"], ["Realised", "realized_pnl"]].map(([label, name]) => {
-      const known = rows.filter((p) => p[name] !== null);
-      const total = sum(known.map((p) => p[name]));
-      const missing = rows.length - known.length;
-      return element("div", { class: "tile" }, element("span", { class: "dim" }, `${label} ${currency}`), element("b", { class: tone(total) }, money(total)), missing ? element("span", { class: "stale" }, `${missing} unpriced`) : "");
-    });
-  });
+function tile({ currency, day, unrealized, realized, missing }) {
+  const series = book.seen(`day ${currency}`);
+  const figure = (label, value) => element("div", {}, element("span", { class: "dim" }, label), element("b", { class: tone(value) }, money(value)));
+  return element("div", { class: "tile" },
+    figure(`Day P&L ${currency}`, day), line(series, { width: 180, height: 40, zero: true, label: `Day P&L ${currency}. ${since(series)}` }),
+    figure("Unrealised", unrealized), figure("Realised", realized),
+    element("span", { class: "stale under" }, missing ? `${missing} without a price: not in these sums` : ""));
 }
 
 const showCash = (() => {
@@ -53,23 +57,25 @@ const showCash = (() => {
   return () => { clearTimeout(timer); timer = setTimeout(load, 300); };
 })();
 async function load() {
-  if (!account()) return;
-  try { cash.render((await get(`accounts/${account()}/balances`)).results); } catch (problem) { toast(problem.message, "bad"); }
+  const code = account();
+  if (!code) return;
+  try { const { results } = await get(`accounts/${encodeURIComponent(code)}/balances`); if (code === account()) cash.render(results); } catch (problem) { toast(problem.message, "bad"); }
 }
 
+const book = new Book(render);
 const live = new Live({
   state: showState,
-  snapshot(message) { positions.clear(); for (const p of message.positions) positions.set(p.symbol, p); loaded = true; render(); showCash(); },
+  snapshot(message) { book.snapshot(message.positions); showCash(); },
   frame(message) {
-    if (message.type === "position" && message.data.symbol) { positions.set(message.data.symbol, message.data); render(); }
+    if (message.type === "position") book.take(message.data);
     if (message.type === "halt") showHalts();
     showCash();
   },
-  mark(rows) { for (const row of rows) { const known = positions.get(row.symbol); if (known) positions.set(row.symbol, { ...known, ...row, market_value: valued(known, row) }); } render(); },
+  mark: (rows) => book.mark(rows),
 });
-const valued = (known, row) => (row.market_price === null || row.unrealized_pnl === null ? null : sum([known.cost, row.unrealized_pnl]));
 
-onAccount((code) => { positions.clear(); cash.render([]); loaded = false; live.follow(code); render(); });
+onAccount((code) => { book.open(code); cash.render([]); live.follow(code); render(); });
 if (!account()) showState("offline", "no account");
+ready.then(render).catch(() => {});
 flat.addEventListener("change", render);
 render();

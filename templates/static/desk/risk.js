@@ -1,6 +1,7 @@
 // Limits, headroom, halts; for risk officers also the switches.
-import { get, post, toast } from "./api.js";
-import { clock, decimal, element, money, words } from "./format.js";
+import { Problem, get, post, toast } from "./api.js";
+import { ask } from "./dialog.js";
+import { clock, decimal, element, money, plain, typed, words } from "./format.js";
 import { Live } from "./live.js";
 import { account, can, onAccount, scopeText, showHalts, showState } from "./shell.js";
 import { Table } from "./table.js";
@@ -10,18 +11,10 @@ const all = document.getElementById("all-limits"), form = document.getElementByI
 const tones = { active: "good", proposed: "wait", retired: "off", refused: "bad" };
 const emptyOf = (table) => table.parentElement.querySelector(".empty");
 
-function ask(title) {
-  const dialog = document.getElementById("ask"), input = dialog.querySelector("input");
-  dialog.querySelector("h2").textContent = title;
-  input.value = "";
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes" ? input.value : null), { once: true }));
-}
 async function act(title, path, body) {
-  const reason = await ask(title);
-  if (reason === null) return;
-  try { await post(path, { ...body, reason }); } catch (problem) { toast(problem.message, "bad"); }
+  const answer = await ask({ title, reason: true, yes: "Go on", no: "Leave it" });
+  if (!answer) return;
+  try { await post(path, { ...body, reason: answer.reason }); } catch (problem) { toast(problem.message, "bad"); }
   load();
 }
 
@@ -47,13 +40,20 @@ function gauge(row) {
   if (row.breach) return element("span", { class: "down" }, "over the limit");
   if (row.limit === null) return row.headroom === null ? element("span", { class: "stale" }, "unavailable") : "";
   const limit = Number(row.limit), used = Number(row.used) + Number(row.held); // only a picture; the figures stand beside it
-  return element("meter", { min: 0, max: limit || 1, value: used, high: limit * 0.8, optimum: 0, title: `${Math.round((used / (limit || 1)) * 100)} %` });
+  const part = `${((used / (limit || 1)) * 100).toFixed(1)} %`;
+  return element("span", { class: "gauge" }, element("meter", { min: 0, max: limit || 1, value: used, low: limit * 0.8, high: limit * 0.95, optimum: 0, "aria-label": part }), part);
+}
+
+const UNITS = { quote_age: " s", duplicate_window: " s" };
+function measured(kind, value) {
+  if (kind !== "price_collar") return decimal(plain(value)) + (UNITS[kind] ?? "");
+  return `${decimal(plain(value))} = ${Number((Number(value) * 100).toPrecision(12))} %`; // the picture; the exact figure stands before it
 }
 
 const limits = new Table(document.getElementById("limits"), [
-  { text: (l) => scopeText(l.scope) },
-  { text: (l) => words(l.kind) + (l.soft ? " (soft)" : "") },
-  { text: (l) => decimal(l.value), class: () => "n" },
+  { text: (l) => scopeText(l.scope), sort: (l) => scopeText(l.scope) },
+  { text: (l) => words(l.kind) + (l.soft ? " (soft)" : ""), sort: (l) => l.kind },
+  { text: (l) => measured(l.kind, l.value), class: () => "n", sort: (l) => Number(l.value) },
   { text: (l) => l.currency ?? "" },
   { text: (l) => l.status, node: (l) => element("span", { class: "status", "data-tone": tones[l.status] }, l.status) },
   { text: (l) => clock(l.effective_from) },
@@ -84,22 +84,55 @@ onAccount((code) => { live.follow(code); load(); });
 if (!account()) load();
 all.addEventListener("change", load);
 
-if (officer) {
+/** The scope a form names, or null where it names none. */
+function scopeOf(form, field) {
+  const kind = form.elements[field].value;
+  if (kind === "all" || kind === "firm") return { [kind]: true };
+  const key = kind === "account" ? account() : form.elements.key.value.trim();
+  return key ? { [kind]: key } : null;
+}
+function officeForm(form, field, work) {
+  const fault = form.querySelector(".fault"), key = form.querySelector("[data-key]");
+  const fit = () => { key.hidden = ["account", "all", "firm"].includes(form.elements[field].value); };
   form.hidden = false;
-  const fit = () => { form.querySelector("[data-key]").hidden = ["account", "all"].includes(form.elements.kind.value); };
-  form.elements.kind.addEventListener("change", fit);
   fit();
+  form.elements[field].addEventListener("change", fit);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const kind = form.elements.kind.value, fault = form.querySelector(".fault");
-    const scope = kind === "all" ? { all: true } : { [kind]: kind === "account" ? account() : form.elements.key.value.trim() };
     fault.hidden = true;
+    const scope = scopeOf(form, field);
     try {
-      const halt = await post("risk/halts", { scope, mode: form.elements.mode.value, reason: form.elements.reason.value });
-      toast(`Engaged; ${halt.canceled} orders asked to end.`);
+      if (!scope) throw new Problem(400, { detail: "Name the code that the scope is about." });
+      if (!(await work(form.elements, scope))) return;
       form.reset();
       fit();
       load();
-    } catch (problem) { fault.textContent = problem.message; fault.hidden = false; }
+    } catch (problem) { fault.textContent = [problem.message, ...(problem.errors ?? []).map((e) => `${e.field}: ${e.detail}`)].join(" "); fault.hidden = false; }
+  });
+}
+async function openIn(scope) {
+  const [kind, key] = Object.entries(scope)[0];
+  if (kind === "user") return "not counted";
+  const { results, next } = await get("orders", { open: "true", limit: 500, ...(kind === "all" ? {} : { [kind]: key }) });
+  return `${results.length}${next ? " or more" : ""}`;
+}
+
+if (officer) {
+  officeForm(form, "kind", async ({ mode, reason }, scope) => {
+    const cancels = mode.value === "halt", word = scope.all ? "everything" : String(Object.values(scope)[0]);
+    const answer = await ask({
+      title: `${cancels ? "Halt" : "Only reduce"} ${scopeText(scope)}?`, yes: "Engage", no: "Leave it", danger: true, type: word,
+      text: cancels ? "New orders and replaces stop; open orders are canceled. Another person has to release it." : "Only orders that bring positions nearer to zero pass. Another person has to release it.",
+      facts: [[cancels ? "Open orders to be canceled" : "Open orders that stay", await openIn(scope)], ["Reason", reason.value]],
+    });
+    if (!answer) return false;
+    const halt = await post("risk/halts", { scope, mode: mode.value, reason: reason.value });
+    toast(`Engaged; ${halt.canceled} orders asked to end.`);
+    return true;
+  });
+  officeForm(document.getElementById("limit"), "scope", async ({ kind, value, currency, reason }, scope) => {
+    const limit = await post("risk/limits", { scope, kind: kind.value, value: typed(value.value), reason: reason.value, ...(currency.value.trim() ? { currency: currency.value.trim().toUpperCase() } : {}) });
+    toast(limit.status === "active" ? "It is tighter and holds at once." : "Proposed: it holds when another risk officer approves it.", "good");
+    return true;
   });
 }

@@ -1,41 +1,62 @@
 // The order ticket. A ticket keeps its id until it is placed, so that sending it again can't place it twice.
 import { get, post, toast } from "./api.js";
-import { clock, decimal, element, money, words } from "./format.js";
-import { account, can } from "./shell.js";
+import { heldNow } from "./book.js";
+import { ask } from "./dialog.js";
+import { clock, decimal, element, isZero, money, plain, sum, typed, words } from "./format.js";
+import { instrument, priced, ready, symbols } from "./market.js";
+import { account, can, onAccount, remember, remembered } from "./shell.js";
 
-const form = document.getElementById("ticket"), fault = document.getElementById("ticket-fault"), out = document.getElementById("preview-out");
-const send = document.getElementById("send"), preview = document.getElementById("preview"), quote = document.getElementById("quote");
+const $ = (id) => document.getElementById(id);
+const form = $("ticket"), fault = $("ticket-fault"), out = $("preview-out"), send = $("send"), preview = $("preview"), quote = $("quote"), always = $("ask-first");
 const NEEDS = { market: [], limit: ["limit"], stop: ["stop"], stop_limit: ["limit", "stop"] };
-const instruments = new Map();
-let id = fresh();
+const PAUSE_MS = 350, QUOTE_OLD_MS = 15000;
+let id = fresh(), last = null, shown = 0;
 
 function fresh() { return "web-" + Date.now().toString(36) + "-" + crypto.getRandomValues(new Uint32Array(2)).reduce((t, n) => t + n.toString(36), ""); }
-export function openTicket() { form.elements.symbol.focus(); form.elements.symbol.select(); }
+export const asksFirst = () => always.checked;
+export const stopAsking = () => { always.checked = false; remember("ask first", "no"); };
 
-function fit() {
-  const wanted = NEEDS[form.elements.order_type.value];
-  for (const label of form.querySelectorAll("[data-needs]")) label.hidden = !wanted.includes(label.dataset.needs);
-  for (const label of form.querySelectorAll("[data-size]")) label.hidden = label.dataset.size !== form.elements.size_kind.value;
-  out.replaceChildren();
-  id = fresh();
+/** Put the cursor into the ticket, filled with what is given (an order to repeat, a position to close). */
+export function openTicket(given = {}) {
+  if (given.quantity) form.elements.size_kind.value = "quantity";
+  for (const name of ["symbol", "quantity", "order_type", "time_in_force", "limit_price", "stop_price"]) if (given[name]) form.elements[name].value = given[name];
+  if (given.side) form.elements.side.value = given.side;
+  fit();
+  showQuote();
+  soon();
+  const next = form.elements[given.symbol ? sizes(read("size_kind"))[0] : "symbol"];
+  next.focus();
+  next.select();
 }
 
+function fit() {
+  const wanted = NEEDS[read("order_type")];
+  for (const label of form.querySelectorAll("[data-needs]")) label.hidden = !wanted.includes(label.dataset.needs);
+  for (const label of form.querySelectorAll("[data-size]")) label.hidden = label.dataset.size !== read("size_kind");
+  changed();
+}
+function changed() { id = fresh(); last = null; out.replaceChildren(); }
+
+const read = (name) => form.elements[name].value.trim();
+const symbol = () => read("symbol").toUpperCase();
+
 function ticket() {
-  const read = (name) => form.elements[name].value.trim();
   const wanted = NEEDS[read("order_type")];
   const body = {
-    client_order_id: id, account: account(), symbol: read("symbol").toUpperCase(), side: form.elements.side.value,
+    client_order_id: id, account: account(), symbol: symbol(), side: form.elements.side.value,
     order_type: read("order_type"), time_in_force: read("time_in_force"),
   };
   const kind = read("size_kind");
-  if (kind === "quantity") body.quantity = read("quantity");
-  else body.size_by = { [kind]: read("size_by." + kind), ...(kind === "risk_fraction" ? { stop_price: read("size_by.stop_price") } : {}) };
-  if (wanted.includes("limit")) body.limit_price = read("limit_price");
-  if (wanted.includes("stop")) body.stop_price = read("stop_price");
+  if (kind === "quantity") body.quantity = typed(read("quantity"));
+  else body.size_by = Object.fromEntries(sizes(kind).map((name) => [name.replace("size_by.", ""), typed(read(name))]));
+  if (wanted.includes("limit")) body.limit_price = typed(read("limit_price"));
+  if (wanted.includes("stop")) body.stop_price = typed(read("stop_price"));
   if (read("broker")) body.broker = read("broker");
   if (read("note")) body.note = read("note");
   return body;
 }
+const sizes = (kind) => (kind === "quantity" ? [kind] : [`size_by.${kind}`, ...(kind === "risk_fraction" ? ["size_by.stop_price"] : [])]);
+const complete = () => instrument(symbol()) && sizes(read("size_kind")).every(read) && NEEDS[read("order_type")].every((n) => read(`${n}_price`));
 
 function blame(problem) {
   for (const input of form.elements) input.removeAttribute?.("aria-invalid");
@@ -52,63 +73,157 @@ async function busy(work) {
   try { blame(null); await work(); } catch (problem) { if (!problem.errors) throw problem; blame(problem); } finally { send.disabled = preview.disabled = false; }
 }
 
+/** What an amount comes to, in words; empty where it can't be told. */
+export function sizeOf(code, quantity, price) {
+  const value = Number(quantity) * Number(price);
+  return value > 0 && instrument(code) ? `about ${decimal(value.toFixed(2), 2)} ${instrument(code).currency}` : "";
+}
+
+// ---------------------------------------------------------------- sending
+
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   busy(async () => {
-    const order = await post("orders", ticket());
+    const body = ticket();
+    if (asksFirst()) {
+      const answer = await confirmed(body);
+      if (!answer) return;
+      if (answer.again) stopAsking();
+    }
+    const order = await post("orders", body);
     const what = `${words(order.side)} ${decimal(order.quantity)} ${order.symbol}`;
-    if (order.status === "denied") { toast(`Denied: ${order.reason.detail || words(order.reason.code)}`, "bad"); fault.textContent = `Denied: ${order.reason.detail || words(order.reason.code)}`; fault.hidden = false; }
-    else { toast(`Sent: ${what}`, "good"); out.replaceChildren(); }
-    id = fresh();
+    const why = order.reason?.detail || words(order.reason?.code);
+    if (order.status === "denied") { toast(`Denied: ${what}. ${why}`, "bad"); fault.textContent = `Denied: ${why}`; fault.hidden = false; }
+    else toast(`Sent: ${what}`, "good");
+    changed();
   });
 });
 
-preview.addEventListener("click", () => busy(async () => {
-  const { client_order_id: _, ...body } = ticket();
-  show(await post("orders/preview", body));
-}));
-
-function show(answer) {
-  const checks = element("ul", { class: "checks" }, ...answer.checks.map((c) =>
-    element("li", { title: JSON.stringify(c.numbers) }, element("span", { class: c.passed ? "up" : "down" }, c.passed ? "✓ passes" : "✗ fails"), words(c.check))));
-  const rows = answer.routing.candidates.map((c) => element("tr", {},
-    element("td", {}, element(c.weight === "1" ? "b" : "span", {}, c.broker)), element("td", { class: "n" }, c.cost_bps === null ? "" : decimal(c.cost_bps, 2)),
-    element("td", { class: "n" }, c.weight === "1" ? decimal(c.quantity) : ""), element("td", {}, c.eligible ? "" : c.reasons.map(words).join(", "))));
-  out.replaceChildren(
-    element("p", { class: answer.approved ? "up" : "fault" }, answer.approved ? `Would be sent: ${decimal(answer.quantity)}.` : `Would be denied: ${answer.reason?.detail || words(answer.reason?.code)}`),
-    element("table", { class: "mini" }, element("thead", {}, element("tr", {}, ...["Broker", "Cost bps", "Quantity", "Why not"].map((t, i) => element("th", i === 1 || i === 2 ? { class: "n" } : {}, t)))), element("tbody", {}, ...rows)),
-    answer.cash_after ? element("p", { class: "dim" }, `Fees ${money(answer.fees)}, cash after ${money(answer.cash_after.amount)} ${answer.cash_after.currency}`) : "",
-    answer.lots.length ? element("p", { class: "dim" }, `Closes ${answer.lots.map((l) => `${decimal(l.quantity)} @ ${decimal(l.price)}`).join(", ")}`) : "",
-    answer.holds_after ? element("p", { class: "dim" }, `Holds ${money(answer.holds_after.amount)} ${answer.holds_after.currency}`) : "",
-    element("details", {}, element("summary", {}, `${answer.checks.filter((c) => c.passed).length} of ${answer.checks.length} checks pass`), checks),
-  );
-  if (answer.checks.some((c) => !c.passed)) out.querySelector("details").open = true;
+async function confirmed(body) {
+  const { client_order_id: _, ...asked } = body;
+  const judged = last ?? (await post("orders/preview", asked)); // a fault of the ticket is told here, before anybody is asked
+  show(judged);
+  const after = sum([heldNow(body.symbol), (body.side === "buy" ? "" : "-") + judged.quantity]);
+  const prices = [body.stop_price && `stop ${priced(body.symbol, body.stop_price)}`, body.limit_price && `limit ${priced(body.symbol, body.limit_price)}`].filter(Boolean).join(", ");
+  return ask({
+    title: judged.approved ? "Send this order?" : "Risk would deny this order", yes: judged.approved ? "Send" : "Send all the same", no: "Back to the ticket", danger: !judged.approved, once: true,
+    text: judged.approved ? "" : judged.reason?.detail || words(judged.reason?.code),
+    facts: [
+      ["Order", `${words(body.side)} ${decimal(plain(judged.quantity))} ${body.symbol}`, body.side === "buy" ? "buy" : "sell"],
+      ["Price", `${prices || "at market"}, ${body.time_in_force}`],
+      ...amounts(judged),
+      ["Broker", body.broker ? `${body.broker}, as directed` : routed(judged)],
+      ["Account", body.account],
+      ["Position", `${decimal(plain(heldNow(body.symbol)))} now, ${decimal(plain(after))} after`],
+    ].filter(([, value]) => value),
+  });
 }
 
+const routed = (judged) => judged.routing.candidates.filter((c) => !isZero(c.weight)).map((c) => c.broker).join(", ");
+function amounts(judged) {
+  const notional = judged.checks.find((c) => c.check === "order_notional")?.numbers;
+  const rows = [];
+  if (notional?.notional) rows.push(["Value", `${money(notional.notional)} ${notional.currency}`]);
+  if (judged.fees !== null) rows.push(["Fees", money(judged.fees)]);
+  if (judged.cost) rows.push(["Expected cost", `${decimal(judged.cost.bps, 2)} bps`]);
+  if (judged.cash_after) rows.push(["Cash after", `${money(judged.cash_after.amount)} ${judged.cash_after.currency}`]);
+  if (judged.lots.length) rows.push(["Closes", judged.lots.map((l) => `${decimal(l.quantity)} @ ${decimal(l.price)}`).join(", ")]);
+  if (judged.holds_after && !isZero(judged.holds_after.amount)) rows.push(["Cash held", `${money(judged.holds_after.amount)} ${judged.holds_after.currency}`]);
+  return rows;
+}
+
+// ---------------------------------------------------------------- preview, as it is typed
+
+const previewed = async () => { const { client_order_id: _, ...body } = ticket(); return post("orders/preview", body); };
+preview.addEventListener("click", () => busy(async () => show(await previewed())));
+
+const soon = (() => {
+  let timer = null;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      if (!complete() || document.hidden) return;
+      const asked = (shown += 1), mark = id;
+      try {
+        const answer = await previewed();
+        if (asked === shown && mark === id) show(answer);
+      } catch { /* a ticket half written is no fault; Send and Preview tell */ }
+    }, PAUSE_MS);
+  };
+})();
+
+function show(answer) {
+  last = answer;
+  const dearest = Math.max(...answer.routing.candidates.map((c) => Number(c.cost_bps ?? 0)), 0.0001);
+  const rows = answer.routing.candidates.map((c) => element("tr", { title: Object.entries(c.parts ?? {}).map(([k, v]) => `${words(k)} ${decimal(v, 2)}`).join(", ") },
+    element("td", {}, isZero(c.weight) ? c.broker : element("b", {}, `▸ ${c.broker}`)), element("td", { class: "n" }, c.cost_bps === null ? "" : decimal(c.cost_bps, 2)),
+    element("td", {}, c.eligible ? element("meter", { min: 0, max: dearest, value: Number(c.cost_bps ?? 0), "aria-label": "cost beside the others" }) : c.reasons.map(words).join(", "))));
+  const failed = answer.checks.filter((c) => !c.passed);
+  out.replaceChildren(
+    element("p", { class: answer.approved ? "up" : "fault" }, answer.approved ? `Would be sent: ${decimal(plain(answer.quantity))}.` : `Would be denied: ${answer.reason?.detail || words(answer.reason?.code)}`),
+    element("dl", { class: "facts" }, ...amounts(answer).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
+    rows.length ? element("table", { class: "mini" }, element("thead", {}, element("tr", {}, element("th", {}, "Broker"), element("th", { class: "n" }, "Cost bps"), element("th", {}, "")))
+      , element("tbody", {}, ...rows)) : "",
+    element("details", failed.length ? { open: true } : {}, element("summary", {}, `${answer.checks.length - failed.length} of ${answer.checks.length} checks pass`),
+      element("ul", { class: "checks" }, ...answer.checks.map((c) => element("li", { title: Object.entries(c.numbers).map(([k, v]) => `${words(k)}: ${v}`).join("\n") },
+        element("span", { class: c.passed ? "up" : "down" }, c.passed ? "✓" : "✗"), `${words(c.check)}${c.passed ? "" : ": fails"}`)))),
+  );
+}
+
+// ---------------------------------------------------------------- quote
+
+const take = (price, side) => () => {
+  if (read("order_type") === "market") form.elements.order_type.value = "limit";
+  if (read("order_type") === "stop") form.elements.stop_price.value = price; else form.elements.limit_price.value = price;
+  form.elements.side.value = side;
+  fit();
+  soon();
+};
 async function showQuote() {
-  const symbol = form.elements.symbol.value.trim().toUpperCase();
-  if (!instruments.has(symbol)) { quote.textContent = symbol ? "unknown symbol" : "\u00a0"; return; }
+  const code = symbol(), what = instrument(code);
+  if (!what) { quote.textContent = code ? "unknown symbol" : "\u00a0"; return; }
   try {
-    const [q] = (await get("quotes", { symbol })).results;
-    if (form.elements.symbol.value.trim().toUpperCase() !== symbol) return;
-    const { currency, lot_size: lot, tick_size: tick } = instruments.get(symbol);
-    quote.replaceChildren(...(q ? [element("b", { class: "sell" }, decimal(q.bid)), " / ", element("b", { class: "buy" }, decimal(q.ask)), ` ${currency} · ${clock(q.at)}`] : ["no quote"]));
-    quote.title = `lot ${decimal(lot)}, tick ${decimal(tick)}`;
+    const [q] = (await get("quotes", { symbol: code })).results;
+    if (symbol() !== code) return;
+    if (!q) { quote.textContent = "no quote"; return; }
+    const old = Date.now() - Date.parse(q.at) > QUOTE_OLD_MS;
+    const held = heldNow(code);
+    quote.replaceChildren(
+      element("button", { type: "button", class: "price sell", title: "Sell at the bid", onclick: take(q.bid, "sell") }, priced(code, q.bid)), " / ",
+      element("button", { type: "button", class: "price buy", title: "Buy at the ask", onclick: take(q.ask, "buy") }, priced(code, q.ask)),
+      ` ${what.currency}`, element("span", { class: old ? "stale" : "" }, ` ${clock(q.at)}${old ? " old" : ""}`),
+      element("span", { class: "under" }, `lot ${decimal(plain(what.lot_size))} · tick ${decimal(plain(what.tick_size))}${isZero(held) ? "" : ` · held ${decimal(plain(held))}`}`),
+    );
   } catch { quote.textContent = "quote unavailable"; }
+}
+
+/** Move a field by a lot or a tick with the arrow keys. */
+function nudge(event) {
+  const what = instrument(symbol()), by = { ArrowUp: "", ArrowDown: "-" }[event.key], name = event.target.name;
+  if (!what || by === undefined || !["quantity", "limit_price", "stop_price"].includes(name) || !/^\d+(\.\d+)?$/.test(read(name))) return;
+  event.preventDefault();
+  const next = plain(sum([read(name), by + (name === "quantity" ? what.lot_size : what.tick_size)]));
+  if (!next.startsWith("-")) event.target.value = next;
+  changed();
+  soon();
 }
 
 if (can("trader") && account()) {
   form.hidden = false;
-  fit();
-  form.addEventListener("input", (event) => { if (event.target.name !== "note") { id = fresh(); out.replaceChildren(); } });
-  form.elements.order_type.addEventListener("change", fit);
-  form.elements.size_kind.addEventListener("change", fit);
+  always.checked = remembered("ask first") !== "no";
+  always.addEventListener("change", () => remember("ask first", always.checked ? "yes" : "no"));
+  form.addEventListener("input", (event) => { if (event.target !== always && event.target.name !== "note") { blame(null); changed(); soon(); } });
+  form.addEventListener("keydown", nudge);
+  for (const name of ["order_type", "size_kind"]) form.elements[name].addEventListener("change", () => { fit(); soon(); });
   form.elements.symbol.addEventListener("input", showQuote);
-  setInterval(() => { if (!document.hidden && form.elements.symbol.value) showQuote(); }, 2000);
-  get("instruments").then(({ results }) => {
-    for (const i of results) if (i.active) instruments.set(i.symbol, i);
-    document.getElementById("symbols").append(...[...instruments.keys()].map((s) => element("option", { value: s })));
+  setInterval(() => { if (!document.hidden && form.elements.symbol.value) showQuote(); }, 1000);
+  ready.then(() => {
+    $("symbols").append(...symbols().map((s) => element("option", { value: s })));
+    const given = Object.fromEntries(new URLSearchParams(location.search));
+    if (given.symbol) { openTicket(given); history.replaceState(null, "", "/"); }
     showQuote();
-  }).catch((problem) => toast(problem.message, "bad"));
+  }).catch(() => {});
   get("brokers").then(({ results }) => form.elements.broker.append(...results.filter((b) => b.enabled).map((b) => element("option", {}, b.code)))).catch(() => {});
+  fit();
+  onAccount(() => { changed(); soon(); });
 }
