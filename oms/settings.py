@@ -77,6 +77,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "oms.runtime.sessions.SessionLimits",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
@@ -111,13 +112,17 @@ PASSWORD_HASHERS = [
     if ENVIRONMENT != "test"
     else "django.contrib.auth.hashers.MD5PasswordHasher",
 ]
+AUTHENTICATION_BACKENDS = ["oms.runtime.signin.PatientBackend"]
 CSRF_FAILURE_VIEW = "oms.runtime.http.forged"
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_AGE = 30 * 60
+"""Seconds without a request after which a log-in ends."""
+SESSION_AGE_MAX = 12 * 3600
+"""Seconds after which it ends however busy it is."""
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION and env.bool("OMS_SSL_REDIRECT", default=True)
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
@@ -135,7 +140,7 @@ WHITENOISE_AUTOREFRESH = DEMO  # an edited script is served as it is now
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "knox.auth.TokenAuthentication",
+        "oms.runtime.signin.Tokens",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["oms.runtime.roles.Denied"],

@@ -195,12 +195,13 @@ class Limits(Api):
         responses={200: listed(LimitOut), **problems(400)},
     )
     def get(self, request: Request) -> Response:
-        """List limits, newest first."""
+        """List limits that can bind what you may see, newest first."""
         refuse_unknown_parameters(request, (*PAGE_PARAMETERS, "status", "kind"))
         page = page_of(request)
         found = queries.limits(status=text_parameter(request, "status", choices=Limit.Status.values) or "")
         if kind := text_parameter(request, "kind", choices=Limit.Kind.values):
             found = found.filter(kind=kind)
+        found = queries.in_sight(found, request.user, at=self.now())
         return Response(page_out(request, page, [queries.limit_out(x) for x in rows_of(found, page)]))
 
     @extend_schema(request=LimitIn, responses={201: LimitOut, **problems(400)})

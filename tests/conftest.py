@@ -98,6 +98,18 @@ def ticket(text: str, **more: Any) -> Any:
     return parse_ticket(raw | more, at=datetime.now(UTC))
 
 
+@pytest.fixture(params=["thin", "views"])
+def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The application, once through each way in."""
+    from django.db import connections
+
+    from tests import web
+
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)  # as the web process has it
+    with web.opened(request.param) as application:
+        yield application
+
+
 @pytest.fixture
 def desk(db: Any, django_user_model: Any) -> Iterator[Desk]:
     """A desk with one account of 1,000,000 USD, two scripted brokers and fresh quotes."""

@@ -9,3 +9,9 @@ class JournalConfig(AppConfig):
     name = "oms.journal"
     label = "journal"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Listen to refusals and log-ins."""
+        from oms.journal import security  # noqa: PLC0415 - models must be loaded first
+
+        security.listen()

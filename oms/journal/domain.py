@@ -51,3 +51,5 @@ def broker_stream(code: str) -> str:
 
 
 SYSTEM_STREAM = "system"
+SECURITY_STREAM = "security"
+CHECKPOINT_STREAM = "checkpoint"

@@ -44,12 +44,11 @@ class Blotter(AsyncWebsocketConsumer):
         if token is not None:
             identity = await reading.identify(token)
         elif not self._same_origin():
-            await self._turn_away(WRONG_ORIGIN)
+            await self.close(WRONG_ORIGIN)  # before accepting: a foreign page gets no socket at all
             return
         else:
-            user = self.scope.get("user")
-            known = user is not None and user.is_authenticated and user.is_active
-            identity = reading.Identity(user.pk, None) if known else None
+            session = self.scope.get("session")
+            identity = await reading.identify_session(session.session_key if session is not None else None)
         if identity is None:
             await self._turn_away(INVALID_TOKEN)
             return
@@ -121,4 +120,6 @@ class Blotter(AsyncWebsocketConsumer):
         domain = split_domain_port(host)[0]
         if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
             return False
-        return origin in settings.CSRF_TRUSTED_ORIGINS or urlsplit(origin).netloc.lower() == host.lower()
+        asked = urlsplit(origin)
+        secure = asked.scheme == "https" or not settings.SESSION_COOKIE_SECURE
+        return origin in settings.CSRF_TRUSTED_ORIGINS or (secure and asked.netloc.lower() == host.lower())

@@ -28,6 +28,8 @@ from oms.runtime.live import CHANNEL, MARKS, FrameBatch
 
 CHECK_SECONDS = 1.0
 BEAT_SECONDS = 5.0
+GUARD_SECONDS = 2.0
+"""How often every socket's right to listen is looked up again: what was withdrawn ends well within five seconds."""
 REJOIN_SECONDS = 0.5
 KEPT = 2_000
 """Frames of a stream kept in memory for those who resume."""
@@ -68,7 +70,12 @@ class Hub:
         self.sockets.add(socket)
         if not self._running:
             self._running = True
-            for name, loop in (("listen", self._listen), ("check", self._check), ("beat", self._beat)):
+            for name, loop in (
+                ("listen", self._listen),
+                ("check", self._check),
+                ("beat", self._beat),
+                ("guard", self._guard),
+            ):
                 self._spawn(self._forever(name, loop))
 
     def leave(self, socket: Socket) -> None:
@@ -258,11 +265,15 @@ class Hub:
                 self._catch_up(account, feed)
 
     async def _beat(self) -> None:
-        """Tell every socket that the line stands, and drop whoever may no longer listen."""
+        """Tell every socket that the line stands."""
         await asyncio.sleep(BEAT_SECONDS)
         beat = json.dumps({"type": "heartbeat", "at": json.rfc3339(datetime.now(UTC))})
         for socket in self.sockets:
             socket.put([beat])
+
+    async def _guard(self) -> None:
+        """Drop whoever may no longer listen."""
+        await asyncio.sleep(GUARD_SECONDS)
         if not self.sockets:
             return
         valid = await reading.still_valid({s.identity for s in self.sockets})

@@ -8,14 +8,14 @@ from typing import Any
 from channels.db import DatabaseSyncToAsync
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from knox.auth import TokenAuthentication
 from knox.models import get_token_model
 from rest_framework.exceptions import APIException
 
 from oms.journal.domain import account_stream
 from oms.journal.publishing import frame_of
 from oms.kernel import json
-from oms.runtime import sql
+from oms.runtime import sessions, sql
+from oms.runtime.signin import Tokens
 from orders import queries as orders
 from portfolio import queries as portfolio
 from portfolio.models import Account
@@ -34,10 +34,11 @@ class inThread(DatabaseSyncToAsync):  # noqa: N801 - a decorator
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a socket acts for: the user, and the token's key when it came by one."""
+    """Who a socket acts for: the user, and the token or the session that it came by."""
 
     user_id: int
     token_digest: str | None
+    session_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +53,35 @@ class Snapshot:
 def identify(token: str) -> Identity | None:
     """Return whom a token belongs to; None for a token that is unknown, expired or of an inactive user."""
     try:
-        found = TokenAuthentication().authenticate_credentials(token.encode())
+        found = Tokens().authenticate_credentials(token.encode())
     except (APIException, UnicodeError):
         return None
     return Identity(found[0].pk, found[1].digest)
 
 
 @inThread
+def identify_session(session_key: str | None) -> Identity | None:
+    """Return whom a log-in belongs to; None for one that ended, by logging out, by idling or by its age."""
+    user = sessions.user_of(session_key, at=datetime.now(UTC)) if session_key else None
+    return None if user is None else Identity(user.pk, None, session_key)
+
+
+@inThread
 def still_valid(identities: Collection[Identity]) -> set[Identity]:
-    """Return those of the identities that may stay: active users, tokens neither revoked nor expired."""
+    """Return those of the identities that may stay: active users, tokens and log-ins neither revoked nor expired."""
     users = get_user_model().objects.filter(pk__in={i.user_id for i in identities}, is_active=True)
     active = set(users.values_list("pk", flat=True))
     digests = {i.token_digest for i in identities if i.token_digest}
     tokens = get_token_model().objects.filter(digest__in=digests).values_list("digest", "expiry") if digests else ()
     now = datetime.now(UTC)
     alive = {digest for digest, expiry in tokens if expiry is None or expiry > now}
-    return {i for i in identities if i.user_id in active and (i.token_digest is None or i.token_digest in alive)}
+    there = {i for i in identities if i.user_id in active and (i.token_digest is None or i.token_digest in alive)}
+    return {i for i in there if i.session_key is None or _is_logged_in(i, now)}
+
+
+def _is_logged_in(identity: Identity, at: datetime) -> bool:
+    user = sessions.user_of(identity.session_key or "", at=at)
+    return user is not None and user.pk == identity.user_id
 
 
 @inThread

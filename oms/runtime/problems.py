@@ -13,6 +13,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from oms.kernel.errors import DomainError, InvalidFields
+from oms.runtime.refusals import tell_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,8 @@ def problem_from(error: Exception, context: Mapping[str, Any]) -> Response:
     else:
         log.error("request_failed", exc_info=error, database=isinstance(error, DatabaseError))
         body = problem(500, "internal_error", "Something went wrong here; the correlation id leads to the log.")
+    if body["status"] == 403 and "request" in context:
+        tell_refusal(context["request"], body["code"])
     return Response(body, status=body["status"], headers=headers, content_type="application/problem+json")
 
 

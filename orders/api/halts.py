@@ -51,10 +51,11 @@ class Halts(Api):
         parameters=[*PAGE_SCHEMA, OpenApiParameter("engaged", bool)], responses={200: listed(HaltOut), **problems(400)}
     )
     def get(self, request: Request) -> Response:
-        """List halts, newest first."""
+        """List halts that can bind what you may see, newest first."""
         refuse_unknown_parameters(request, (*PAGE_PARAMETERS, "engaged"))
         page = page_of(request)
-        found = risk.halts(engaged=flag_parameter(request, "engaged"))
+        halts = risk.halts(engaged=flag_parameter(request, "engaged"))
+        found = risk.in_sight(halts, request.user, at=self.now())
         rows = (found.filter(id__lt=page.before) if page.before else found)[: page.limit + 1]
         return Response(page_out(request, page, [risk.halt_out(h) for h in rows]))
 

@@ -5,6 +5,7 @@ from risk.queries.exposure import balances_out, exposure_out
 from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halts
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
+from risk.queries.sight import in_sight
 
 __all__ = [
     "DECIDED_BY",
@@ -18,6 +19,7 @@ __all__ = [
     "find_approval",
     "halt_out",
     "halts",
+    "in_sight",
     "limit_out",
     "limits",
     "load_facts",

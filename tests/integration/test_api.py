@@ -1,72 +1,17 @@
 """The order API from outside, through both doors: the thin entry ahead of Django, and the REST views."""
 
-import asyncio
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
-from django.core.asgi import get_asgi_application
-from django.db import connections
-from knox.models import get_token_model
 
-from oms.entry import OrderEntry
 from oms.runtime import throttle
-from oms.runtime.bodies import BodyLimit
 from orders.models import Order, Submission
 from tests.conftest import Desk
+from tests.web import BUY, Client, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
-BUY = {"account": "MAIN", "symbol": "AAPL", "side": "buy", "quantity": "10", "order_type": "market"}
-
-
-@dataclass
-class Client:
-    """A program that talks to the desk with a token."""
-
-    app: Any
-    token: str = ""
-
-    def call(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        headers = {"Host": "localhost", **({"Authorization": f"Token {self.token}"} if self.token else {})}
-        headers |= options.pop("headers", {})
-        if body is not None:
-            options["content"] = body if isinstance(body, bytes) else json.dumps(body).encode()
-            headers.setdefault("Content-Type", "application/json")
-        url = path if path.startswith("/") else f"/api/v1/{path}"
-
-        async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.request(method, url, headers=headers, **options)
-
-        return asyncio.run(run())
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.call("GET", path, **options)
-
-    def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return self.call("POST", path, {} if body is None else body, **options)
-
-
-def token(user: Any) -> str:
-    return get_token_model().objects.create(user)[1]
-
-
-@pytest.fixture(params=["thin", "views"])
-def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)  # as the web process has it
-    django = get_asgi_application()
-    if request.param == "views":
-        yield BodyLimit(django)
-        return
-    entry = OrderEntry(django)
-    yield BodyLimit(entry)
-    entry.threads.submit(connections.close_all).result()
-    entry.threads.shutdown()
 
 
 @pytest.fixture

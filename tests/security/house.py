@@ -1,0 +1,235 @@
+"""A desk with something of everything in it, and one person of each role to look at it."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from tests.conftest import Desk
+from tests.web import BUY, token
+
+ROLES = ("trader", "risk", "ops", "auditor", "admin", "nobody")
+"""`trader` is one who has nothing to do with MAIN; `nobody` is signed in and has no role."""
+UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass
+class Program:
+    """A program with a token, in the test's own transaction."""
+
+    token: str = ""
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Send one request; what a view raises is answered as the server would."""
+        given = {"Authorization": f"Token {self.token}"} if self.token else {}
+        client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+        kind = headers.pop("content_type", "application/json")
+        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        url = path if path.startswith("/") else f"/api/v1/{path}"
+        return client.generic(method, url, raw, content_type=kind, headers=given | headers)
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.call("POST", path, {} if body is None else body, **headers)
+
+
+@dataclass
+class House:
+    """The desk, what is on it, and a client of each person."""
+
+    desk: Desk
+    people: dict[str, Any]
+    clients: dict[str, Program]
+    owner: Program
+    things: dict[str, str] = field(default_factory=dict)
+    """What stands in addresses: ids of rows of MAIN, by the name of the place."""
+
+    def secrets(self) -> set[str]:
+        """Words that no answer to an outsider may hold."""
+        return {self.things["order"], self.things["child"], "canary-order", "MAIN", "alice", self.things["transfer"]}
+
+
+def furnish(desk: Desk, users: Any) -> House:
+    """Give MAIN an order with a fill, a transfer, a limit and a halt; ALPHA belongs to the outsider."""
+    from django.contrib.auth.models import Group
+
+    from oms.kernel.actor import Actor
+    from orders.models import ChildOrder
+    from portfolio import operations as portfolio
+    from portfolio.models import LedgerTransaction
+    from risk import operations as risk
+    from risk.domain.scopes import Scope
+
+    people = {"trader": desk.otto, "risk": desk.rita, "ops": desk.oona}
+    for role in ("auditor", "admin", "nobody"):
+        people[role] = users.objects.create_user(f"{role}-person", password="demo")
+        if role != "nobody":
+            people[role].groups.add(Group.objects.get_or_create(name=role)[0])
+    at = datetime.now(UTC)
+    portfolio.open_account(code="ALPHA", name="", base_currency="USD", actor=Actor.system("test"), at=at)
+    portfolio.grant(account="ALPHA", user="otto", expires_at=None, actor=Actor.system("test"), at=at)
+    clients = {r: Program(token(u)) for r, u in people.items()}
+    house = House(desk, people, clients, Program(token(desk.alice)))
+    [placed] = desk.place("buy 10 AAPL", client_order_id="canary-order")
+    desk.send()
+    [child] = ChildOrder.objects.filter(order_id=placed.order_id)
+    desk.report(_fill(desk, child))
+    limit = risk.propose_limit(
+        scope=Scope("account", "MAIN"), kind="order_quantity", value=Decimal(5000), currency="", soft=False, effective_from=None,
+        reason="calm", actor=desk.actor(desk.rita), at=at,
+    )  # fmt: skip
+    halt = risk.engage_halt(
+        scope=Scope("account", "MAIN"),
+        mode="reduce_only",
+        reason="calm",
+        actor=desk.actor(desk.rita),
+        at=datetime.now(UTC),
+    )
+    house.things = {
+        "order": str(placed.order_id),
+        "child": str(child.id),
+        "account": "MAIN",
+        "transfer": str(LedgerTransaction.objects.get(source_kind="transfer").id),
+        "halt": str(halt.id),
+        "limit": str(limit.id),
+        "broker": "NEAR",
+    }
+    return house
+
+
+def _fill(desk: Desk, child: Any) -> Any:
+    [sent] = [m for m in desk.near.sent if m.client_order_id == child.client_order_id]
+    return desk.near.report(
+        "trade", sent, execution_id="X-1", last_quantity=Decimal(10), last_price=Decimal("100.01"),
+        cumulative_quantity=Decimal(10), executed_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- every route, from the URL conf
+
+
+def api_routes() -> list[tuple[str, str]]:
+    """Return (method, address with its places) of everything under /api/v1/, as the URL conf has it."""
+    found = []
+    for path, view in walk(get_resolver()):
+        if not path.startswith("api/v1/"):
+            continue
+        methods = [m for m in ("GET", *UNSAFE) if hasattr(view.view_class, m.lower())]
+        found += [(m, path.removeprefix("api/v1/").replace("<str:", "{").replace(">", "}")) for m in methods]
+    return found
+
+
+def walk(resolver: URLResolver, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return every address below a resolver with its view."""
+    found: list[tuple[str, Any]] = []
+    for entry in resolver.url_patterns:
+        path = prefix + str(entry.pattern).removeprefix("^")
+        if isinstance(entry, URLPattern):
+            found.append((path, entry.callback))
+        else:
+            found += walk(entry, path)
+    return found
+
+
+# ---------------------------------------------------------------- who may do what, row by row
+
+ALL = frozenset(ROLES)
+OFFICERS = frozenset({"risk", "ops", "auditor", "admin"})
+DECIDE = {"decision": "approve", "reason": "x"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the matrix expects of one route.
+
+    `may`: the roles that get past the judgement of roles. `place`: what the address names, empty for a list.
+    `foreign`: for an outsider who may act, the status that MAIN's object in the address or in `body` must give.
+    """
+
+    may: frozenset[str] = ALL
+    place: str = ""
+    body: Any = None
+    foreign: int = 404
+    query: str = ""
+
+
+def now(seconds: float = 0) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def _order(path: str) -> dict[tuple[str, str], Row]:
+    return {("GET", f"orders/{{id}}{path}"): Row(place="order")}
+
+
+ROWS: dict[tuple[str, str], Row] = {
+    ("GET", "orders"): Row(),
+    ("POST", "orders"): Row(frozenset({"trader"}), body=BUY, foreign=400),
+    ("POST", "orders/batch"): Row(frozenset({"trader"}), body={"orders": [BUY]}, foreign=200),
+    ("POST", "orders/preview"): Row(frozenset({"trader"}), body=BUY, foreign=400),
+    ("POST", "orders/cancel"): Row(frozenset({"trader"}), body={"account": "MAIN"}, foreign=400),
+    ("GET", "orders/updates"): Row(query="account={account}", foreign=400),
+    **_order(""),
+    **_order("/status"),
+    **_order("/children"),
+    **_order("/executions"),
+    **_order("/events"),
+    **_order("/routing"),
+    **_order("/quality"),
+    ("GET", "analytics/orders/{id}"): Row(place="order"),
+    ("POST", "orders/{id}/cancel"): Row(frozenset({"trader"}), "order", {}),
+    ("POST", "orders/{id}/replace"): Row(frozenset({"trader"}), "order", {"quantity": "5"}),
+    ("GET", "executions"): Row(),
+    ("GET", "risk/limits"): Row(),
+    ("POST", "risk/limits"): Row(
+        frozenset({"risk"}),
+        body={"scope": {"account": "MAIN"}, "kind": "order_quantity", "value": "1", "reason": "x"},
+    ),
+    ("GET", "risk/approvals"): Row(OFFICERS),
+    ("POST", "risk/approvals"): Row(frozenset({"risk"}), body={"object": str(uuid4()), **DECIDE}),
+    ("GET", "risk/exposure"): Row(),
+    ("GET", "risk/halts"): Row(),
+    ("POST", "risk/halts"): Row(
+        frozenset({"risk"}), body={"scope": {"account": "MAIN"}, "mode": "halt", "reason": "x"}
+    ),
+    ("POST", "risk/halts/{id}/release"): Row(frozenset({"risk"}), "halt", {"reason": "x"}),
+    ("GET", "accounts"): Row(),
+    ("POST", "accounts"): Row(frozenset({"ops"}), body={"code": "NEW", "base_currency": "USD"}),
+    ("GET", "accounts/{code}/positions"): Row(place="account"),
+    ("GET", "accounts/{code}/lots"): Row(place="account"),
+    ("GET", "accounts/{code}/ledger"): Row(place="account"),
+    ("GET", "accounts/{code}/pnl"): Row(place="account"),
+    ("GET", "accounts/{code}/balances"): Row(place="account"),
+    ("POST", "accounts/{code}/transfers"): Row(
+        frozenset({"ops"}),
+        "account",
+        {"kind": "deposit", "currency": "USD", "amount": "1", "reason": "x", "key": "matrix"},
+    ),
+    ("POST", "accounts/{code}/transfers/{id}/reverse"): Row(frozenset({"ops"}), "account", {"reason": "x"}),
+    ("POST", "accounts/{code}/grants"): Row(frozenset({"admin"}), "account", {"user": "otto"}),
+    ("GET", "instruments"): Row(),
+    ("GET", "quotes"): Row(),
+    ("POST", "quotes"): Row(
+        frozenset({"ops", "admin"}), body=[{"symbol": "AAPL", "bid": "1", "ask": "2", "at": "2026-01-01T00:00:00Z"}]
+    ),
+    ("GET", "brokers"): Row(),
+    ("GET", "brokers/{code}"): Row(place="broker"),
+    ("GET", "audit"): Row(frozenset({"auditor"})),
+    ("GET", "exceptions"): Row(OFFICERS),
+}
+"""Every route of the API. A new one without a row here fails `test_g01_every_route_has_a_row`."""
+
+OPEN_TO_ALL = {"instruments", "quotes", "brokers", "brokers/{code}"}
+"""What everyone signed in may read: it belongs to no account."""
+
+
+def address(route: str, things: dict[str, str], place: str) -> str:
+    """Return an address with the ids of things in its places."""
+    order_like = things["transfer"] if "transfers" in route else things.get(place, "")
+    return route.replace("{code}", things.get(place, "")).replace("{id}", order_like)
