@@ -91,7 +91,7 @@ class OrderAdmin(Facts):
         "client_order_id", "account", "side", "quantity", "instrument", "order_type", "limit_price", "status",
         "filled_quantity", "unknown", "created_at",
     ]  # fmt: skip
-    list_filter = ["status", "account", "side", "order_type", "unknown"]
+    list_filter = ["status", ("account", admin.RelatedOnlyFieldListFilter), "side", "order_type", "unknown"]
     search_fields = ["client_order_id", "instrument__symbol"]
     list_select_related = ["account", "instrument"]
     inlines = [ChildPart, ExecutionPart]

@@ -61,7 +61,7 @@ def furnish(desk: Desk, users: Any) -> House:
     from django.contrib.auth.models import Group
 
     from oms.kernel.actor import Actor
-    from orders.models import ChildOrder
+    from orders.models import ChildOrder, Execution
     from portfolio import operations as portfolio
     from portfolio.models import LedgerTransaction
     from risk import operations as risk
@@ -97,6 +97,7 @@ def furnish(desk: Desk, users: Any) -> House:
         "child": str(child.id),
         "account": "MAIN",
         "transfer": str(LedgerTransaction.objects.get(source_kind="transfer").id),
+        "execution": str(Execution.objects.get(order_id=placed.order_id).id),
         "halt": str(halt.id),
         "limit": str(limit.id),
         "broker": "NEAR",
@@ -143,6 +144,13 @@ def walk(resolver: URLResolver, prefix: str = "") -> list[tuple[str, Any]]:
 ALL = frozenset(ROLES)
 OFFICERS = frozenset({"risk", "ops", "auditor", "admin"})
 DECIDE = {"decision": "approve", "reason": "x"}
+SIGNAL = {
+    "strategy": "calm", "symbol": "AAPL", "side": "buy", "size_by": {"notional": "1000"}, "account": "MAIN", "key": "matrix",
+}  # fmt: skip
+TRADE = {
+    "broker": "NEAR", "symbol": "AAPL", "side": "buy", "quantity": "1", "price": "100", "executed_at": "2026-01-01T00:00:00Z",
+    "key": "matrix",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -185,14 +193,19 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "analytics/orders/{id}"): Row(place="order"),
     ("POST", "orders/{id}/cancel"): Row(frozenset({"trader"}), "order", {}),
     ("POST", "orders/{id}/replace"): Row(frozenset({"trader"}), "order", {"quantity": "5"}),
+    ("POST", "signals"): Row(frozenset({"trader"}), body=SIGNAL, foreign=400),
     ("GET", "executions"): Row(),
+    ("POST", "executions/{id}/bust"): Row(frozenset({"ops"}), "execution", {"reason": "x"}),
+    ("POST", "executions/{id}/correct"): Row(frozenset({"ops"}), "execution", {"price": "1", "reason": "x"}),
+    ("POST", "accounts/{code}/trades"): Row(frozenset({"ops"}), "account", TRADE),
+    ("POST", "accounts/{code}/trades/{id}/reverse"): Row(frozenset({"ops"}), "account", {"reason": "x"}),
     ("GET", "risk/limits"): Row(),
     ("POST", "risk/limits"): Row(
         frozenset({"risk"}),
         body={"scope": {"account": "MAIN"}, "kind": "order_quantity", "value": "1", "reason": "x"},
     ),
     ("GET", "risk/approvals"): Row(OFFICERS),
-    ("POST", "risk/approvals"): Row(frozenset({"risk"}), body={"object": str(uuid4()), **DECIDE}),
+    ("POST", "risk/approvals"): Row(frozenset({"risk", "ops"}), body={"object": str(uuid4()), **DECIDE}),
     ("GET", "risk/exposure"): Row(),
     ("GET", "risk/halts"): Row(),
     ("POST", "risk/halts"): Row(
@@ -229,7 +242,11 @@ OPEN_TO_ALL = {"instruments", "quotes", "brokers", "brokers/{code}"}
 """What everyone signed in may read: it belongs to no account."""
 
 
+INNER = {"/transfers/": "transfer", "/trades/": "execution"}
+"""What the id means in an address that names an account before it."""
+
+
 def address(route: str, things: dict[str, str], place: str) -> str:
     """Return an address with the ids of things in its places."""
-    order_like = things["transfer"] if "transfers" in route else things.get(place, "")
-    return route.replace("{code}", things.get(place, "")).replace("{id}", order_like)
+    inner = next((i for word, i in INNER.items() if word in route), place)
+    return route.replace("{code}", things.get(place, "")).replace("{id}", things.get(inner, ""))
