@@ -18,10 +18,13 @@ PREDICATES = {
                WHEN status = 'done_for_day' THEN true
                ELSE filled_quantity + leaves_quantity = quantity END)
           AND (status <> 'filled' OR filled_quantity >= quantity))""",
-    "I03 an order's fills are its children's, and they never ask for more than it": """
-        SELECT o.id FROM orders_order o JOIN orders_childorder c ON c.order_id = o.id GROUP BY o.id
-        HAVING o.filled_quantity <> sum(c.filled_quantity)
-            OR (NOT o.overfilled AND NOT bool_or(c.overfilled) AND sum(c.filled_quantity + c.leaves_quantity) > o.quantity)""",
+    "I03 an order's fills are its children's, and they never ask for more than it, but for one that was lost and came back": """
+        SELECT o.id FROM orders_order o JOIN (
+          SELECT order_id, sum(filled_quantity) AS filled, sum(filled_quantity + leaves_quantity) AS asked,
+            bool_or(overfilled) AS overfilled FROM orders_childorder GROUP BY order_id) c ON c.order_id = o.id
+        WHERE o.filled_quantity <> c.filled OR (NOT o.overfilled AND NOT c.overfilled AND c.asked > o.quantity
+          AND NOT EXISTS (SELECT 1 FROM orders_submission s JOIN orders_childorder k ON k.id = s.child_id
+            WHERE k.order_id = o.id AND s.detail LIKE 'resurrected%'))""",
     "I05 no execution twice": """
         SELECT min(id::text) FROM orders_execution GROUP BY broker_account_id, broker_execution_id HAVING count(*) > 1""",
     "I06 a bust or correction undoes one execution of the same order, once": """
@@ -37,11 +40,15 @@ PREDICATES = {
         UNION ALL SELECT t.source_id FROM portfolio_ledgertransaction t
           LEFT JOIN orders_execution e ON e.id = t.source_id WHERE t.source_kind = 'execution' AND e.id IS NULL""",
     "I15 a hold covers exactly what may still fill": f"""
-        SELECT o.id FROM orders_order o JOIN risk_hold h ON h.id = o.id
-        WHERE (o.status IN ({_CLOSED}) AND h.open_quantity <> 0)
-           OR (o.status NOT IN ({_CLOSED}) AND h.open_quantity < o.leaves_quantity)
-        UNION ALL SELECT o.id FROM orders_order o WHERE o.status NOT IN ({_CLOSED})
-          AND NOT EXISTS (SELECT 1 FROM risk_hold h WHERE h.id = o.id)""",
+        SELECT o.id FROM orders_order o
+        LEFT JOIN risk_hold h ON h.id = o.id
+        LEFT JOIN (SELECT order_id, sum(leaves_quantity) AS working FROM orders_childorder GROUP BY order_id) c
+          ON c.order_id = o.id
+        WHERE CASE WHEN h.id IS NULL THEN o.status NOT IN ({_CLOSED})
+          WHEN h.open_quantity = greatest(o.leaves_quantity, c.working) THEN false
+          WHEN h.open_quantity < greatest(o.leaves_quantity, c.working) THEN true
+          ELSE NOT EXISTS (SELECT 1 FROM orders_submission s JOIN orders_childorder k ON k.id = s.child_id
+            WHERE k.order_id = o.id AND s.kind = 'replace' AND s.resolved_at IS NULL) END""",
     "I16 nothing is at a broker without an intent sent before": """
         SELECT c.id FROM orders_childorder c WHERE c.broker_order_id <> '' AND NOT EXISTS (
           SELECT 1 FROM orders_submission s WHERE s.child_id = c.id AND s.kind = 'new' AND s.sent_at >= s.created_at)""",

@@ -64,7 +64,7 @@ def cancel_batch(
         refold(book, order_id, at=at)
         changed.append(order_id)
     entries = write(book, kinds=dict.fromkeys(changed, "order.cancel_requested"))
-    risk.resize({i: book.orders[i].leaves_quantity for i in changed if book.orders[i].status in CLOSED})
+    risk.resize({i: book.may_fill(i) for i in changed})
     journal.append(entries, actor=actor, at=at)
     _ring(book)
     return [book.orders[i] for i in order_ids if i in book.orders], changed
@@ -95,12 +95,14 @@ def cancel_matching(
 
 
 def _cancel_child(book: Book, child: ChildOrder, at: datetime) -> None:
+    """End what provably is at no broker, ask the broker for the end of the rest; what waits to be sent stays here."""
     unsent = [s for s in book.submissions.get(child.id, []) if s.state == SubmissionState.PREPARED]
-    if any(s.kind == Submission.Kind.NEW and s.attempts == 0 for s in unsent):
-        for submission in unsent:
+    for submission in unsent:
+        if submission.kind != Submission.Kind.CANCEL:
             submission.state, submission.resolved_at = SubmissionState.NOT_SENT, at
             submission.detail = "withdrawn before it was sent"
             book.touched_submissions[submission.id] = submission
+    if any(s.kind == Submission.Kind.NEW for s in unsent):
         child.ended_as = OrdStatus.CANCELED
     else:
         submit_cancel(book, child, at)

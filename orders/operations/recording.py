@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from portfolio.models import BrokerLink
 PENDING_SUBMISSION = frozenset(
     {SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN, SubmissionState.ACCEPTED}
 )
+_REFUSALS = (Reason.BROKER_REJECTED, Reason.BROKER_UNREACHABLE)
 
 
 @dataclass(slots=True)
@@ -64,6 +66,20 @@ class Book:
             for s in self.submissions.get(child.id, [])
             if s.kind == kind and s.resolved_at is None and s.state in PENDING_SUBMISSION
         ]
+
+    def asked_to_stop(self, child: ChildOrder) -> bool:
+        """Tell whether anybody ever asked for the end of a broker order, whatever came of it."""
+        return any(s.kind == Submission.Kind.CANCEL for s in self.submissions.get(child.id, []))
+
+    def may_fill(self, order_id: UUID) -> Decimal:
+        """Return what may still come of an order in the worst case: what it lacks, or what works at brokers if that
+        is more; under a replace that is not decided, the worse of old and new."""
+        working: Decimal = ZERO
+        for child in self.children_of(order_id):
+            asked = [Decimal(s.message["quantity"]) for s in self.pending(child, Submission.Kind.REPLACE)]
+            working += max([child.leaves_quantity, *(quantity - child.filled_quantity for quantity in asked)])
+        lacking: Decimal = self.orders[order_id].leaves_quantity
+        return max(lacking, working)
 
 
 def lock_accounts(account_ids: Iterable[int]) -> None:
@@ -121,7 +137,7 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     # An unknown order may be working whatever its children say: it stays open until there is proof.
     pair = move(order, target)
     closed = target in CLOSED
-    if target == OrdStatus.FILLED or (not closed and order.reason == Reason.BROKER_REJECTED):
+    if target == OrdStatus.FILLED or (not closed and order.reason in _REFUSALS):
         order.reason = order.reason_detail = ""  # overtaken: it was done all the same, or another broker has it
     order.leaves_quantity = leaves(target, order.quantity, order.filled_quantity, order.time_in_force)
     order.updated_at = at
@@ -211,8 +227,8 @@ def external_account(order: Order, child: ChildOrder) -> str:
     return links.get(account_id=order.account_id, broker_id=child.broker_id)
 
 
-def submit_cancel(book: Book, child: ChildOrder, at: datetime) -> None:
-    """Leave a cancel of a broker order to be sent."""
+def submit_cancel(book: Book, child: ChildOrder, at: datetime, *, due_at: datetime | None = None) -> None:
+    """Leave a cancel of a broker order to be sent, at once or when it is due."""
     order = book.orders[child.order_id]
     identifier = uuid7()
     message = CancelOrder(
@@ -223,7 +239,7 @@ def submit_cancel(book: Book, child: ChildOrder, at: datetime) -> None:
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
     )
-    submit(book, child, Submission.Kind.CANCEL, identifier, asdict(message), at, reduces=True)
+    submit(book, child, Submission.Kind.CANCEL, identifier, asdict(message), at, reduces=True, due_at=due_at)
 
 
 def submit(
@@ -235,6 +251,7 @@ def submit(
     at: datetime,
     *,
     reduces: bool,
+    due_at: datetime | None = None,
 ) -> None:
     """Leave a request about a broker order to be sent."""
     submission = Submission(
@@ -247,7 +264,7 @@ def submit(
         message=message,
         reduces=reduces,
         created_at=at,
-        due_at=at,
+        due_at=due_at or at,
     )
     book.submissions.setdefault(child.id, []).append(submission)
     book.new_submissions.append(submission)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -46,6 +46,9 @@ ENDS = {
     ReportKind.DONE_FOR_DAY: OrdStatus.DONE_FOR_DAY,
     ReportKind.CALCULATED: OrdStatus.CALCULATED,
 }
+CANCEL_AGAIN = timedelta(seconds=1)
+"""How long after a broker refused to cancel what it may not have seen yet it is asked again."""
+_UNPROVEN = (SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN)
 log = structlog.get_logger(__name__)
 
 
@@ -73,6 +76,33 @@ def apply_parked(broker_id: int, *, actor: Actor, at: datetime) -> int:
         return 0
     ParkedReport.objects.filter(id__in=[r.id for r in rows]).update(applied_at=at)
     return _apply(broker_id, [_restore(r.report) for r in rows], actor=actor, at=at)
+
+
+@in_transaction
+def give_up(
+    broker_id: int,
+    submission_ids: Sequence[UUID],
+    *,
+    was: SubmissionState,
+    becomes: SubmissionState,
+    reason: Reason,
+    actor: Actor,
+    at: datetime,
+) -> int:
+    """End what provably never arrived, and give the next broker its turn; return how many ended.
+
+    Only what still stands as it was when that was proven: a report that came meanwhile is the better proof.
+    """
+    rows = Submission.objects.filter(id__in=submission_ids).values_list("child__order_id", flat=True)
+    book = lock_book(rows)
+    fold = Fold(broker_id, book, {}, at)
+    for child_id, submissions in book.submissions.items():
+        for submission in submissions:
+            if submission.id in submission_ids and submission.state == was:
+                fold.give_up(book.children[child_id], submission, becomes, reason)
+    ended = len(book.touched_submissions)
+    fold.finish(actor)
+    return ended
 
 
 def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime) -> int:
@@ -152,7 +182,7 @@ class Fold:
         elif report.kind is ReportKind.REPLACED:
             self._replaced(child, submission, report)
         elif report.kind in (ReportKind.CANCEL_REJECTED, ReportKind.REPLACE_REJECTED):
-            self._refused(submission, report)
+            self._refused(child, submission, report)
         elif report.kind is ReportKind.TRIGGERED:
             self.book.orders[child.order_id].triggered_at = report.executed_at or self.at
         if report.kind is not ReportKind.CANCEL_REJECTED:
@@ -183,7 +213,9 @@ class Fold:
 
     def _proves_arrival(self, submission: Submission | None, report: Report) -> None:
         rejected = report.kind in (ReportKind.REJECTED, ReportKind.REPLACE_REJECTED)
-        if submission is None or submission.state not in (SubmissionState.SENT, SubmissionState.UNKNOWN):
+        if submission is None or submission.state not in _UNPROVEN:
+            return
+        if submission.sent_at is None:  # nobody here sent it: the report is no proof of anything
             return
         submission.state = SubmissionState.REJECTED if rejected else SubmissionState.ACCEPTED
         if submission.kind == Submission.Kind.NEW or rejected:
@@ -287,19 +319,43 @@ class Fold:
         ]
 
     def _end(self, child: ChildOrder, report: Report) -> None:
-        child.ended_as = stronger_end(child.ended_as, ENDS[report.kind])
-        for kind in (Submission.Kind.CANCEL, Submission.Kind.REPLACE):
-            for request in self.book.pending(child, kind):
-                self._resolve(
-                    request,
-                    SubmissionState.ACCEPTED if kind == Submission.Kind.CANCEL else SubmissionState.REJECTED,
-                )
+        self._close(child, ENDS[report.kind])
         order = self.book.orders[child.order_id]
         if report.kind is ReportKind.REJECTED:
             order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
 
+    def _close(self, child: ChildOrder, end: OrdStatus) -> None:
+        child.ended_as = stronger_end(child.ended_as, end)
+        for kind in (Submission.Kind.CANCEL, Submission.Kind.REPLACE):
+            for request in self.book.pending(child, kind):
+                answered = SubmissionState.ACCEPTED if kind == Submission.Kind.CANCEL else SubmissionState.REJECTED
+                self._resolve(request, SubmissionState.NOT_SENT if request.sent_at is None else answered)
+
+    def give_up(self, child: ChildOrder, submission: Submission, state: SubmissionState, reason: Reason) -> None:
+        """End a request that provably never arrived: an order as if refused, or as its cancel or its time wanted."""
+        self._resolve(submission, state, reason.sentence)
+        self.children[child.id] = child
+        if submission.kind != Submission.Kind.NEW:
+            return
+        if reason is Reason.TOO_LATE:
+            end = OrdStatus.EXPIRED
+        else:
+            end = OrdStatus.CANCELED if self.book.asked_to_stop(child) else OrdStatus.REJECTED
+        self._close(child, end)
+        if end != OrdStatus.CANCELED:
+            order = self.book.orders[child.order_id]
+            order.reason, order.reason_detail = reason, reason.sentence
+
     def _replaced(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
-        if submission is None or submission.kind != Submission.Kind.REPLACE or submission.resolved_at is not None:
+        if submission is None or submission.kind != Submission.Kind.REPLACE:
+            return
+        if submission.state == SubmissionState.ACCEPTED and submission.resolved_at is not None:
+            return
+        later = [
+            s for s in self.book.submissions[child.id] if s.kind == Submission.Kind.REPLACE and s.id > submission.id
+        ]
+        if any(s.state == SubmissionState.ACCEPTED and s.resolved_at is not None for s in later):
+            self._resolve(submission, SubmissionState.ACCEPTED)  # overtaken: the later terms stand
             return
         message = submission.message
         order = self.book.orders[child.order_id]
@@ -313,12 +369,21 @@ class Fold:
             setattr(order, name, value)
         child.time_in_force = order.time_in_force = message["time_in_force"]
         child.client_order_id = submission.client_order_id
-        child.ended_as = ""
         self._resolve(submission, SubmissionState.ACCEPTED)
 
-    def _refused(self, submission: Submission | None, report: Report) -> None:
-        if submission is not None and submission.resolved_at is None:
-            self._resolve(submission, SubmissionState.REJECTED, report.text)
+    def _refused(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
+        if submission is None or submission.kind == Submission.Kind.NEW or submission.resolved_at is not None:
+            return
+        self._resolve(submission, SubmissionState.REJECTED, report.text)
+        if submission.kind == Submission.Kind.CANCEL and not child.ended_as and self._overtook(child, submission):
+            submit_cancel(self.book, child, self.at, due_at=self.at + CANCEL_AGAIN)
+
+    def _overtook(self, child: ChildOrder, cancel: Submission) -> bool:
+        """Tell whether a cancel went out before it was known that the order had arrived: its refusal says nothing then."""
+        first = next(s for s in self.book.submissions[child.id] if s.kind == Submission.Kind.NEW)
+        if first.state in _UNPROVEN:
+            return True
+        return None not in (first.resolved_at, cancel.sent_at) and cancel.sent_at < first.resolved_at  # type: ignore[operator]
 
     def _resolve(self, submission: Submission, state: SubmissionState, detail: str = "") -> None:
         submission.state, submission.resolved_at, submission.detail = state, self.at, detail[:200]
@@ -334,6 +399,7 @@ class Fold:
             self.at,
         )
         changed = {c.order_id for c in self.children.values()}
+        _stop_excess(self.book, changed, self.at)
         for order_id in sorted(changed):
             refold(self.book, order_id, at=self.at)
         sql.insert(self.parked)
@@ -341,16 +407,12 @@ class Fold:
             return 0
         entries = write(self.book, executions=self.executions)
         touched = portfolio.book(self.fills, at=self.at) if self.fills else []
-        risk.resize({i: self.book.orders[i].leaves_quantity for i in changed if not self._replacing(i)})
+        risk.resize({i: self.book.may_fill(i) for i in changed})
         journal.append(entries + position_entries(touched), actor=actor, at=self.at)
         codes = {brokers.brokers()[s.broker_id].code for s in self.book.new_submissions}
         if codes:
             after_commit(lambda: doorbell.ring(codes))
         return len(self.executions)
-
-    def _replacing(self, order_id: UUID) -> bool:
-        """Tell whether a replace is under way: its hold covers the worst of old and new until it is decided."""
-        return any(self.book.pending(c, Submission.Kind.REPLACE) for c in self.book.children_of(order_id))
 
 
 def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
@@ -373,6 +435,19 @@ def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
     book.touched_children.add(child.id)
 
 
+def _stop_excess(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
+    """Ask for the end of what still works of an order that is filled already."""
+    for order_id in sorted(order_ids):
+        children = book.children_of(order_id)
+        if sum((c.filled_quantity for c in children), ZERO) < book.orders[order_id].quantity:
+            continue
+        for child in children:
+            if child.leaves_quantity > 0 and not book.pending(child, Submission.Kind.CANCEL):
+                log.error("excess_canceled", order=str(order_id), child=str(child.id))
+                submit_cancel(book, child, at)
+                settle_child(book, child, at=at)
+
+
 def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
     """Give what a broker has provably refused to the next one; never what may still be somewhere."""
     requests: list[RouteRequest] = []
@@ -381,7 +456,7 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
         if order.status in CLOSED or order.directed_broker_id or len(children) >= ROUTES_MAX:
             continue
         placed = sum((c.filled_quantity + c.leaves_quantity for c in children), ZERO)
-        asked_to_stop = any(book.submissions.get(c.id) and book.pending(c, Submission.Kind.CANCEL) for c in children)
+        asked_to_stop = any(book.asked_to_stop(c) for c in children)
         if placed >= order.quantity or asked_to_stop or order.time_in_force in ("ioc", "fok"):
             continue
         links = BrokerLink.objects.filter(account_id=order.account_id).values_list("broker_id", flat=True)
@@ -406,7 +481,10 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
             )
             child, submission = new_child(order, broker_id, link, quantity, at)
             submission.reduces = any(
-                s.reduces for c in book.children_of(order.id) for s in book.submissions.get(c.id, [])
+                s.reduces
+                for c in book.children_of(order.id)
+                for s in book.submissions.get(c.id, [])
+                if s.kind == Submission.Kind.NEW
             )
             book.add_child(child, submission)
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -38,6 +37,7 @@ from oms.kernel.reasons import Reason
 from oms.runtime import crash, sql
 from oms.runtime.transactions import in_transaction
 from orders.models import Submission
+from orders.operations import reporting
 from orders.operations.recording import lock_book, refold, write
 from orders.operations.reporting import apply
 from orders.states import SubmissionState
@@ -162,9 +162,11 @@ def record(broker: BrokerRef, claimed: Sequence[Claimed], answers: Sequence[Answ
     refused = [_refusal(c, a) for c, a in pairs if a.outcome is Outcome.REJECTED]
     if refused:
         apply(broker.id, refused, actor=Actor.system("worker"), at=at)
-    spent = [c.id for c, a in pairs if a.outcome is Outcome.NOT_SENT and c.attempts >= ATTEMPTS_MAX]
+    spent = [
+        c.id for c, a in pairs if a.outcome is Outcome.NOT_SENT and c.kind != "cancel" and c.attempts >= ATTEMPTS_MAX
+    ]
     if spent:
-        give_up(broker, spent, at=at)
+        _give_up(broker, spent, SubmissionState.PREPARED, SubmissionState.NOT_SENT, at=at)
     unknown = [c.id for c, a in pairs if a.outcome is Outcome.UNKNOWN]
     if unknown:
         mark_unknown(unknown, at=at)
@@ -223,8 +225,6 @@ def _next_state(claimed: Claimed, answer: Answer, at: datetime) -> tuple[str, da
         # A refusal is settled by `apply` in the next transaction; should we die before it, asking the broker will.
         return SubmissionState.UNKNOWN, at + timedelta(seconds=backoff_seconds(1))
     wait = answer.retry_after_seconds or backoff_seconds(claimed.attempts)
-    if claimed.kind == "new" and claimed.attempts >= ATTEMPTS_MAX:
-        return SubmissionState.NOT_SENT, at
     return SubmissionState.PREPARED, at + timedelta(seconds=wait)
 
 
@@ -282,28 +282,18 @@ def mark_unknown(submission_ids: Sequence[UUID], *, at: datetime) -> None:
     journal.append(write(book, kinds=dict.fromkeys(book.touched, "order.unknown")), actor=Actor.system("worker"), at=at)
 
 
-def give_up(broker: BrokerRef, submission_ids: Sequence[UUID], *, at: datetime) -> None:
-    """End what provably never arrived, as if the broker had refused it: the next broker gets its turn."""
-    rows = Submission.objects.filter(id__in=submission_ids, kind=Submission.Kind.NEW).values_list(
-        "client_order_id", "message"
+def _give_up(
+    broker: BrokerRef,
+    submission_ids: Sequence[UUID],
+    was: SubmissionState,
+    becomes: SubmissionState,
+    *,
+    at: datetime,
+    reason: Reason = Reason.BROKER_UNREACHABLE,
+) -> int:
+    return reporting.give_up(
+        broker.id, submission_ids, was=was, becomes=becomes, reason=reason, actor=Actor.system("worker"), at=at
     )
-    reports = [
-        Report(
-            kind=ReportKind.REJECTED,
-            client_order_id=client,
-            broker_order_id=None,
-            account=message["account"],
-            symbol=message["symbol"],
-            side=message["side"],
-            order_status="rejected",
-            order_quantity=Decimal(message["quantity"]),
-            cumulative_quantity=ZERO,
-            leaves_quantity=ZERO,
-            text=Reason.BROKER_UNREACHABLE.sentence,
-        )
-        for client, message in rows
-    ]
-    apply(broker.id, reports, actor=Actor.system("worker"), at=at)
 
 
 @in_transaction
@@ -319,12 +309,11 @@ def _expire_leases(broker: BrokerRef) -> list[UUID]:
     return [r[0] for r in rows.fetchall()]
 
 
-@in_transaction
-def _expire_unsent(broker: BrokerRef) -> list[UUID]:
+def _too_late(broker: BrokerRef) -> list[UUID]:
     rows = sql.run(
-        "UPDATE orders_submission SET state = 'not_sent' WHERE broker_id = %s AND state = 'prepared' "
-        "AND valid_until < clock_timestamp() RETURNING id",
-        [broker.id],
+        "SELECT id FROM orders_submission WHERE broker_id = %s AND state = 'prepared' "
+        "AND valid_until < clock_timestamp() LIMIT %s",
+        [broker.id, CLAIM_MAX],
     )
     return [r[0] for r in rows.fetchall()]
 
@@ -337,8 +326,8 @@ def resolve(broker: BrokerRef, *, clock: Any) -> int:
     """
     if lost := _expire_leases(broker):
         mark_unknown(lost, at=clock())
-    if late := _expire_unsent(broker):
-        give_up(broker, late, at=clock())
+    if late := _too_late(broker):
+        _give_up(broker, late, SubmissionState.PREPARED, SubmissionState.NOT_SENT, at=clock(), reason=Reason.TOO_LATE)
     rows = list(
         Submission.objects.filter(broker_id=broker.id, state=SubmissionState.UNKNOWN, due_at__lte=clock()).order_by(
             "due_at"
@@ -426,22 +415,11 @@ def _declare_absent(broker: BrokerRef, rows: Sequence[Submission], abilities: An
         _send_again([r.id for r in again], at)
         mark_unknown([r.id for r in again], at=at)
     if ended:
-        _mark_absent([r.id for r in ended], at)
-        give_up(broker, [r.id for r in ended], at=at)
-        refused = [r for r in ended if r.kind == Submission.Kind.REPLACE]
-        if refused:
-            mark_unknown([r.id for r in refused], at=at)
+        _give_up(broker, [r.id for r in ended], SubmissionState.UNKNOWN, SubmissionState.ABSENT, at=at)
 
 
 @in_transaction
 def _send_again(ids: Sequence[UUID], at: datetime) -> None:
     Submission.objects.filter(id__in=ids, state=SubmissionState.UNKNOWN).update(
         state=SubmissionState.PREPARED, due_at=at, denials=[]
-    )
-
-
-@in_transaction
-def _mark_absent(ids: Sequence[UUID], at: datetime) -> None:
-    Submission.objects.filter(id__in=ids, state=SubmissionState.UNKNOWN).update(
-        state=SubmissionState.ABSENT, resolved_at=at
     )

@@ -1,0 +1,269 @@
+"""Reports that come late, twice, out of order, or against what was held for proven."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from brokers import queries
+from brokers.adapters.port import NewOrder, Outcome
+from orders import operations as desk_operations
+from orders.domain.tickets import Terms
+from orders.models import ChildOrder, Submission
+from orders.operations import sending
+from risk.models import Hold
+from tests.conftest import Desk
+
+
+def trade(desk: Desk, order: Any, name: str, quantity: str, price: str = "100", **more: Any) -> Any:
+    return desk.near.report(
+        "trade", order, execution_id=name, last_quantity=Decimal(quantity), last_price=Decimal(price),
+        executed_at=desk.at, **more,
+    )  # fmt: skip
+
+
+def undo(desk: Desk, order: Any, kind: str, name: str, ref: str, **more: Any) -> Any:
+    return desk.near.report(kind, order, execution_id=name, ref_execution_id=ref, executed_at=desk.at, **more)
+
+
+def working(desk: Desk, text: str = "buy 10 AAPL limit 99.00", **more: Any) -> tuple[Any, Any]:
+    """Place an order and let the broker acknowledge it; return the answer and what was sent."""
+    [placed] = desk.place(text, **more)
+    desk.send()
+    sent = desk.near.sent[-1]
+    desk.report(desk.near.report("new", sent))
+    return placed, sent
+
+
+def cancel(desk: Desk, placed: Any) -> None:
+    desk_operations.cancel(placed.order_id, actor=desk.actor(desk.alice), at=datetime.now(UTC))
+
+
+def replace(desk: Desk, placed: Any, **terms: Any) -> None:
+    desk_operations.replace(placed.order_id, Terms(**terms), actor=desk.actor(desk.alice), at=desk.at)
+
+
+def lose_track(desk: Desk, placed: Any) -> None:
+    """Let the broker stay silent until the absence of what was sent last is proven."""
+    near = queries.brokers_by_code()["NEAR"]
+    for seconds in (1, 1, 20):
+        Submission.objects.filter(state="unknown").update(due_at=desk.at)
+        desk_operations.resolve(near, clock=lambda s=seconds: desk.later(s))
+
+
+def held(placed: Any) -> Decimal:
+    return Hold.objects.get(pk=placed.order_id).open_quantity
+
+
+class TestResurrection:
+    def test_an_order_held_for_absent_shows_up_after_all(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00", broker="NEAR")
+        desk.near.outcome = lambda _: Outcome.UNKNOWN
+        desk.send()
+        lose_track(desk, placed)
+        assert desk.order(placed).status == "rejected"
+        sent = desk.near.sent[0]
+        desk.report(desk.near.report("new", sent))
+        order = desk.order(placed)
+        assert (order.status, order.leaves_quantity, held(placed)) == ("pending_cancel", 10, 10)
+        assert Submission.objects.filter(kind="cancel").count() == 1
+        desk.near.outcome = lambda _: Outcome.ACCEPTED
+        desk.send()
+        desk.report(desk.near.report("canceled", desk.near.sent[-1]))
+        assert (desk.order(placed).status, held(placed)) == ("canceled", 0)
+        desk.holds()
+
+    def test_both_brokers_work_it_then_and_the_hold_covers_both(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda _: Outcome.UNKNOWN
+        desk.send()
+        lose_track(desk, placed)
+        earlier = desk.at - timedelta(seconds=60)
+        Submission.objects.filter(state="prepared").update(due_at=earlier, created_at=earlier)
+        desk.send("FAR")
+        assert len(desk.far.sent) == 1
+        desk.report(desk.far.report("new", desk.far.sent[0]), code="FAR")
+        desk.report(desk.near.report("new", desk.near.sent[0]))
+        assert held(placed) == 20
+        desk.holds()
+        # the one that was lost is filled in whole: what works elsewhere is too much, and must end
+        desk.near.outcome = lambda _: Outcome.REJECTED
+        desk.report(trade(desk, desk.near.sent[0], "E1", "10"))
+        desk.send()  # too late to cancel that one
+        far = ChildOrder.objects.get(broker__code="FAR")
+        assert Submission.objects.filter(child=far, kind="cancel").count() == 1
+        assert held(placed) == 10
+        desk.holds()
+        desk.far.outcome = lambda _: Outcome.ACCEPTED
+        desk.send("FAR")
+        desk.report(desk.far.report("canceled", desk.far.sent[-1]), code="FAR")
+        order = desk.order(placed)
+        assert (order.status, order.filled_quantity, held(placed)) == ("filled", 10, 0)
+        desk.holds()
+
+    def test_a_report_overtakes_the_proof_of_absence(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda _: Outcome.UNKNOWN
+        desk.send()
+        near = queries.brokers_by_code()["NEAR"]
+        rows = list(Submission.objects.filter(state="unknown"))
+        desk.report(desk.near.report("new", desk.near.sent[0]))  # arrives between the look-up and its verdict
+        sending._declare_absent(near, rows, desk.near.capabilities, desk.at)
+        assert desk.order(placed).status == "new"
+        assert ChildOrder.objects.count() == 1
+        desk.holds()
+
+    def test_a_late_answer_of_a_lost_sender_ends_nothing(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        near = queries.brokers_by_code()["NEAR"]
+        Submission.objects.update(attempts=sending.ATTEMPTS_MAX - 1)
+        claimed = sending.claim(near, owner="slow", limit=10, at=desk.at)
+        desk.report(desk.near.report("new", desk.near.report and claimed[0].message))
+        answers = [sending.Answer(client_order_id=claimed[0].client_order_id, outcome=Outcome.NOT_SENT)]
+        sending.record(near, claimed, answers, at=desk.at)
+        assert desk.order(placed).status == "new"
+        assert ChildOrder.objects.count() == 1
+        desk.holds()
+
+    def test_what_was_not_sent_but_arrived_is_not_sent_again(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda _: Outcome.NOT_SENT
+        desk.send()
+        assert Submission.objects.get().state == "prepared"
+        desk.report(desk.near.report("new", desk.near.sent[0]))
+        Submission.objects.update(due_at=desk.at - timedelta(seconds=60))
+        assert desk.send() == 0
+        assert desk.order(placed).status == "new"
+        desk.holds()
+
+
+class TestAskedToStop:
+    def test_a_refusal_after_a_cancel_goes_to_nobody_else(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda _: Outcome.UNKNOWN
+        desk.send()
+        cancel(desk, placed)
+        desk.report(desk.near.report("rejected", desk.near.sent[0]))
+        assert ChildOrder.objects.count() == 1
+        order = desk.order(placed)
+        assert order.leaves_quantity == 0
+        assert held(placed) == 0
+        desk.holds()
+
+    def test_a_cancel_that_overtook_its_order_is_asked_again(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda m: Outcome.UNKNOWN if isinstance(m, NewOrder) else Outcome.REJECTED
+        desk.send()
+        cancel(desk, placed)
+        desk.send()  # the broker has not seen the order yet, and refuses
+        assert desk.order(placed).status == "pending_cancel"
+        desk.report(desk.near.report("new", desk.near.sent[0]))
+        assert desk.order(placed).status == "pending_cancel"
+        Submission.objects.filter(state="prepared").update(due_at=desk.at - timedelta(seconds=60))
+        desk.near.outcome = lambda _: Outcome.ACCEPTED
+        assert desk.send() == 1
+        desk.report(desk.near.report("canceled", desk.near.sent[-1]))
+        assert (desk.order(placed).status, held(placed)) == ("canceled", 0)
+        desk.holds()
+
+    def test_a_cancel_of_an_order_that_never_arrived_ends_it_when_that_is_proven(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda m: Outcome.UNKNOWN if isinstance(m, NewOrder) else Outcome.REJECTED
+        desk.send()
+        cancel(desk, placed)
+        desk.send()
+        lose_track(desk, placed)
+        assert (desk.order(placed).status, held(placed), ChildOrder.objects.count()) == ("canceled", 0, 1)
+        desk.holds()
+
+    def test_a_cancel_withdraws_what_waits_to_be_tried_again(self, desk: Desk) -> None:
+        [placed] = desk.place("buy 10 AAPL limit 99.00")
+        desk.near.outcome = lambda _: Outcome.NOT_SENT
+        desk.send()
+        cancel(desk, placed)
+        assert (desk.order(placed).status, held(placed)) == ("canceled", 0)
+        Submission.objects.update(due_at=desk.at - timedelta(seconds=60))
+        assert desk.send() == 0
+        desk.holds()
+
+    def test_an_end_answers_a_request_that_was_not_sent_yet(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        replace(desk, placed, quantity=Decimal(20))
+        cancel_time = desk.near.report("expired", sent)
+        desk.report(cancel_time)
+        assert (desk.order(placed).status, held(placed)) == ("expired", 0)
+        assert desk.send() == 0
+        desk.holds()
+
+    def test_an_end_answers_a_cancel_that_was_not_sent_yet(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        cancel(desk, placed)
+        desk.report(desk.near.report("canceled", sent))
+        assert (desk.order(placed).status, held(placed)) == ("canceled", 0)
+        assert desk.send() == 0
+        desk.holds()
+
+
+class TestReplace:
+    def test_an_absent_replace_leaves_the_order_as_it_was(self, desk: Desk) -> None:
+        placed, _ = working(desk)
+        desk.near.outcome = lambda _: Outcome.UNKNOWN
+        replace(desk, placed, quantity=Decimal(20))
+        desk.send()
+        assert held(placed) == 20
+        lose_track(desk, placed)
+        order = desk.order(placed)
+        assert (order.status, order.quantity, order.unknown, held(placed)) == ("new", 10, False, 10)
+        desk.holds()
+
+    def test_a_bust_while_a_replace_is_pending_is_held(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "4"))
+        replace(desk, placed, quantity=Decimal(12))
+        desk.send()
+        assert held(placed) == 8
+        desk.report(undo(desk, sent, "bust", "X1", "E1"))
+        assert held(placed) == 12
+        desk.holds()
+
+    def test_the_word_replaced_may_come_after_the_end(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        replace(desk, placed, quantity=Decimal(20))
+        desk.send()
+        replaced = desk.near.report("replaced", desk.near.sent[-1])
+        desk.report(desk.near.report("canceled", sent))
+        desk.report(replaced)
+        order = desk.order(placed)
+        assert (order.status, order.quantity, order.leaves_quantity, held(placed)) == ("canceled", 20, 0, 0)
+        desk.holds()
+
+
+class TestTimes:
+    def test_a_day_order_done_for_the_day_holds_nothing(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "4"), desk.near.report("done_for_day", sent))
+        order = desk.order(placed)
+        assert (order.status, order.leaves_quantity, held(placed)) == ("done_for_day", 0, 0)
+        desk.holds()
+
+    def test_an_end_stands_whatever_is_said_of_the_day(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(desk.near.report("canceled", sent))
+        desk.report(desk.near.report("done_for_day", sent))
+        assert desk.order(placed).status == "canceled"
+        desk.holds()
+
+    def test_an_order_whose_time_ended_before_it_was_sent_expires(self, desk: Desk) -> None:
+        until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        [placed] = desk.place("buy 10 AAPL limit 99.00 gtd", expire_at=until)
+        Submission.objects.update(valid_until=datetime.now(UTC) - timedelta(seconds=1))
+        desk_operations.resolve(queries.brokers_by_code()["NEAR"], clock=desk.clock)
+        order = desk.order(placed)
+        assert (order.status, ChildOrder.objects.count(), held(placed)) == ("expired", 1, 0)
+        desk.holds()
+
+    def test_an_acknowledged_order_that_is_then_refused_goes_to_the_next_broker(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(desk.near.report("rejected", sent))
+        assert desk.order(placed).status == "new"
+        assert {c.broker.code for c in ChildOrder.objects.all()} == {"NEAR", "FAR"}
+        desk.holds()
