@@ -15,6 +15,7 @@ from portfolio.models import Account, Strategy
 STATUSES = [(s.value, s.value) for s in OrdStatus]
 _LIVE = sorted(OPEN - {OrdStatus.HELD})
 _ANY = sorted(OrdStatus)
+_UNFILLED = sorted(frozenset(OrdStatus) - {OrdStatus.FILLED})
 
 
 class Lifecycle(StateMachineModel):
@@ -188,8 +189,16 @@ class Order(Lifecycle):
             *_quantity_rules("order"),
         ]
         indexes = [
+            # A list of an account is read off one of these, newest first. An order that is simply filled stays only in
+            # the first two.
             models.Index(fields=["account", "-id"], name="order_account_newest"),
-            models.Index(fields=["account", "instrument"], condition=Q(status__in=sorted(OPEN)), name="order_open"),
+            models.Index(fields=["account", "instrument", "-id"], name="order_symbol_newest"),
+            models.Index(fields=["account", "-id"], condition=Q(status__in=sorted(OPEN)), name="order_open"),
+            models.Index(fields=["account", "status", "-id"], condition=Q(status__in=_UNFILLED), name="order_unfilled"),
+            models.Index(
+                fields=["account", "strategy", "-id"], condition=Q(strategy__isnull=False), name="order_strategy_newest"
+            ),
+            models.Index(fields=["account", "-id"], condition=Q(side="sell_short"), name="order_short"),
         ]
 
     def __str__(self) -> str:
@@ -236,7 +245,10 @@ class ChildOrder(Lifecycle):
 
     class Meta:
         constraints = [*_quantity_rules("child")]
-        indexes = [models.Index(fields=["broker", "broker_order_id"], name="child_broker_order")]
+        indexes = [
+            models.Index(fields=["broker", "broker_order_id"], name="child_broker_order"),
+            models.Index(fields=["broker", "-order"], name="child_broker_newest"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.client_order_id} at {self.broker_id}"

@@ -1,17 +1,19 @@
 """Reads of orders, in the shape that REST and screens show."""
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from brokers import queries as brokers
 from oms.journal.models import Event
 from oms.kernel import json
 from oms.kernel.decimals import text, text_or_none
 from oms.kernel.errors import NotFound
+from oms.kernel.ids import first_id
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.kernel.reasons import Reason
 from orders.models import ChildOrder, Execution, Order, Submission
@@ -19,6 +21,11 @@ from orders.states import OPEN
 from portfolio.models import Account, Strategy
 
 AVERAGE_PLACES = Decimal("0.00000001")
+ACCOUNTS_APART_MAX = 20
+ID_SLACK = timedelta(minutes=5)
+"""An order's id is made in the request that creates it: this near to `created_at`, however long it waited for a lock."""
+NOBODY = 0
+"""No row has this id: what a code that nothing bears stands for."""
 
 
 class _Codes(dict[int, str]):
@@ -159,19 +166,19 @@ def child_out(child: ChildOrder, submissions: Sequence[Submission], names: Names
     }
 
 
-FILTERS = {
-    "account": "account__code",
-    "symbol": "instrument__symbol",
+FILTERS = (
+    "account", "symbol", "status", "side", "broker", "strategy", "parent", "client_order_id", "created_after", "created_before",
+)  # fmt: skip
+"""Filters of the order list, by query parameter; the account narrows what may be seen, the rest is for `list_orders`."""
+PLAIN_FILTERS = {
     "status": "status",
     "side": "side",
-    "broker": "children__broker__code",
-    "strategy": "strategy__code",
-    "parent": "parent_id",
     "client_order_id": "client_order_id",
+    "parent": "parent_id",
     "created_after": "created_at__gte",
     "created_before": "created_at__lt",
 }
-"""Filters of the order list, by query parameter."""
+"""Those that compare one column."""
 
 
 def list_orders(
@@ -183,16 +190,50 @@ def list_orders(
     open_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Return orders of the accounts, newest first, that are older than `before`."""
-    plain = {FILTERS[k]: v for k, v in filters.items() if k != "broker"}
-    rows = Order.objects.filter(account_id__in=list(account_ids), **plain)
-    if code := filters.get("broker"):  # several children at one broker must not repeat their order
-        rows = rows.filter(Exists(ChildOrder.objects.filter(order=OuterRef("pk"), broker__code=code)))
-    if open_only:
-        rows = rows.filter(status__in=sorted(OPEN))
-    if before:
-        rows = rows.filter(id__lt=before)
     names = Names()
-    return [order_out(o, names) for o in rows.order_by("-id")[:limit]]
+    wanted = Order.objects.filter(_fits(filters, _ids(filters, before), open_only=open_only))
+    return [order_out(o, names) for o in _newest(wanted, list(account_ids), limit)]
+
+
+def _newest(wanted: QuerySet[Order], account_ids: Sequence[int], limit: int) -> QuerySet[Order]:
+    """Return the newest of the accounts. Each account's are read off an index in their order, then merged: asked for
+    all at once, the database would sort every order that fits."""
+    if not 1 < len(account_ids) <= ACCOUNTS_APART_MAX:
+        return wanted.filter(account_id__in=account_ids).order_by("-id")[:limit]
+    first, *others = (wanted.filter(account_id=a).order_by("-id")[:limit] for a in account_ids)
+    return first.union(*others, all=True).order_by("-id")[:limit]
+
+
+def _ids(filters: dict[str, Any], before: UUID | None) -> dict[str, UUID]:
+    """Return the bounds on ids. Ids tell the time of their making, so that what is out of the time asked for need not be
+    read; `_fits` still judges the time itself."""
+    bounds = {"gte": first_id(filters["created_after"] - ID_SLACK)} if "created_after" in filters else {}
+    ends = [before] if before else []
+    if "created_before" in filters:
+        ends.append(first_id(filters["created_before"] + ID_SLACK))
+    return bounds | ({"lt": min(ends)} if ends else {})
+
+
+def _fits(filters: dict[str, Any], ids: dict[str, UUID], *, open_only: bool) -> Q:
+    """Return the condition of the filters. Codes become ids first: the database plans by how common each is."""
+    fits = Q(**{f"id__{bound}": value for bound, value in ids.items()})
+    for name, field in PLAIN_FILTERS.items():
+        if name in filters:
+            fits &= Q(**{field: filters[name]})
+    if "symbol" in filters:
+        instrument = brokers.instruments_by_symbol().get(filters["symbol"])
+        fits &= Q(instrument_id=instrument.id if instrument else NOBODY)
+    if "strategy" in filters:
+        strategy = Strategy.objects.filter(code=filters["strategy"]).values_list("id", flat=True).first()
+        fits &= Q(strategy_id=strategy or NOBODY)
+    if "broker" in filters:  # several children at one broker must not repeat their order
+        broker = brokers.brokers_by_code().get(filters["broker"])
+        bounds = {f"order_id__{bound}": value for bound, value in ids.items()}
+        there = ChildOrder.objects.filter(broker_id=broker.id if broker else NOBODY, **bounds)
+        fits &= Q(Exists(there.filter(order=OuterRef("pk"))))
+    if open_only:
+        fits &= Q(status__in=sorted(OPEN))
+    return fits
 
 
 def visible_order(order_id: UUID, account_ids: Iterable[int]) -> Order:

@@ -4,6 +4,7 @@ import base64
 import os
 import threading
 import time
+from datetime import datetime
 from uuid import UUID
 
 _lock = threading.Lock()
@@ -37,6 +38,12 @@ def _forget_noise() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_noise)  # a child must not repeat what its parent will use
+
+
+def first_id(at: datetime) -> UUID:
+    """Return the lowest id that `uuid7` could have made at a time, for bounds on ids."""
+    milliseconds = max(0, int(at.timestamp() * 1000)) & (1 << 48) - 1
+    return UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62)
 
 
 def broker_client_id(submission: UUID) -> str:

@@ -20,11 +20,14 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks import baselines, orderpath, report, screens, setbased
+from tests.benchmarks import baselines, lists, orderpath, report, screens, setbased
 from tests.benchmarks.desk import ROOT, Desk, say
 
 DESK_PARTS = ("batch", "single", "rest", "screens")
 BASELINES = ("setbased", "naive", "bare")
+AFTERWARDS = ("lists",)
+"""Fills the desk's tables, so that it comes after all that writes to them."""
+PARTS = (*DESK_PARTS, *BASELINES, *AFTERWARDS)
 
 
 def main() -> None:
@@ -46,21 +49,22 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser("make bench")
-    parser.add_argument("--only", default="", help=f"comma list of {', '.join((*DESK_PARTS, *BASELINES))}")
+    parser.add_argument("--only", default="", help=f"comma list of {', '.join(PARTS)}")
     parser.add_argument("--orders", type=int, default=20_000, help="of a round of batches")
     parser.add_argument("--singles", type=int, default=2_000, help="of a round of single orders")
     parser.add_argument("--naive", type=int, default=500, help="of a round of the naive desk")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--listed", type=int, default=1_000_000, help="orders that the lists are read from")
     options = parser.parse_args()
     options.only = [name for name in options.only.split(",") if name]
-    if strange := set(options.only) - {*DESK_PARTS, *BASELINES}:
-        parser.error(f"--only knows {', '.join((*DESK_PARTS, *BASELINES))}; not {', '.join(sorted(strange))}")
+    if strange := set(options.only) - set(PARTS):
+        parser.error(f"--only knows {', '.join(PARTS)}; not {', '.join(sorted(strange))}")
     return options
 
 
 def parts(desk: Desk, options: argparse.Namespace) -> Any:
     """Yield name and measurement, the desk's own first; the baselines run while the desk is frozen."""
-    wanted = options.only or [*DESK_PARTS, *BASELINES]
+    wanted = options.only or PARTS
     line = f"ws://127.0.0.1:{desk.port}/ws/blotter/"
     own: dict[str, Callable[[], dict[str, Any]]] = {
         "batch": lambda: orderpath.batch(desk, options.orders, rounds=options.rounds),
@@ -80,6 +84,9 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
                 yield "naive", lambda: naive.measure(options.naive)
             if "bare" in wanted:
                 yield "bare", lambda: naive.bare(1_000)
+    desk.resume()
+    if "lists" in wanted:
+        yield "lists", lambda: lists.measure(desk, options.listed)
 
 
 def machine() -> dict[str, Any]:
