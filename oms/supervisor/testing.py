@@ -46,7 +46,8 @@ def processes(arguments: Sequence[str]) -> list[str]:
         "-h",
         "--help",
     )
-    return [] if any(word.startswith(own_say) or "::" in word for word in arguments) else ["-n", "2"]
+    own = any(word.startswith(own_say) or "::" in word for word in arguments)
+    return [] if own else ["-n", "2", "--dist", "loadgroup"]  # tests that share a desk stay together
 
 
 def _pytest(arguments: Sequence[str], env: dict[str, str]) -> int:

@@ -102,12 +102,14 @@ def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
     sent = 0
     while True:
         size = min(CLAIM_MAX, adapter.capabilities.batch_max)
+        # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
+        deadline = time.monotonic() + CALL_SECONDS_MAX
         claimed = claim(broker, owner=owner, limit=size, at=clock())
         if not claimed:
             return sent
         crash.point("after_claim")
         started = time.monotonic()
-        answers = adapter.send([c.message for c in claimed], deadline=started + CALL_SECONDS_MAX)
+        answers = adapter.send([c.message for c in claimed], deadline=deadline)
         crash.point("after_send")
         reached = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for a in answers)
         record(broker, claimed, answers, at=clock())

@@ -100,13 +100,7 @@ class Venue:
 
     def admin(self, op: str, **fields: Any) -> dict[str, Any]:
         """Give an order of the script and return the venue's answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link, link.makefile("rb") as lines:
-            link.sendall(json.dumps({"type": "admin", "broker": "", "key": KEY, "hello": 1}).encode() + b"\n")
-            assert json.loads(lines.readline())["ok"] is True
-            link.sendall(json.dumps({"op": op, "id": 1} | fields).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(lines.readline())
-        assert "error" not in answer, answer
-        return answer
+        return administer(self.port, KEY, op, **fields)
 
     def quote(self, symbol: str, bid: str, ask: str, bid_size: str | None = None, ask_size: str | None = None) -> None:
         """Set the market."""
@@ -151,6 +145,17 @@ class Venue:
             stop_price=stop,
             expire_at=expire_at,
         )
+
+
+def administer(port: int, key: str, op: str, **fields: Any) -> dict[str, Any]:
+    """Give an order to the venue behind a port and return its answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as link, link.makefile("rb") as lines:
+        link.sendall(json.dumps({"type": "admin", "broker": "", "key": key, "hello": 1}).encode() + b"\n")
+        assert json.loads(lines.readline())["ok"] is True
+        link.sendall(json.dumps({"op": op, "id": 1} | fields).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(lines.readline())
+    assert "error" not in answer, answer
+    return answer
 
 
 def soon(seconds: float = 3.0) -> float:

@@ -101,13 +101,14 @@ class Load:
         *,
         threads: int,
         seed: int,
+        name: str,
         pause: float,
     ) -> None:
-        self.client, self.tickets, self.pause = client, tickets, pause
+        self.client, self.tickets, self.name, self.pause = client, tickets, name, pause
         self.intents: list[Intent] = []
         self.stopping = threading.Event()
         self.threads = [
-            threading.Thread(target=self._run, args=(random.Random(f"{seed}:{n}"), f"{seed}-{n}"), daemon=True)
+            threading.Thread(target=self._run, args=(random.Random(f"{seed}:{n}"), n), daemon=True)
             for n in range(threads)
         ]
 
@@ -119,11 +120,11 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _run(self, rng: random.Random, name: str) -> None:
+    def _run(self, rng: random.Random, thread: int) -> None:
         number = 0
         while not self.stopping.is_set():
             number += 1
-            intent = Intent(f"key-{name}-{number}", self.tickets(rng))
+            intent = Intent(f"{self.name}-{thread}-{number}", self.tickets(rng))
             self.intents.append(intent)
             self.client.insist(intent, 120)
             self.stopping.wait(self.pause)

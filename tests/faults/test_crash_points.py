@@ -9,22 +9,18 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
-from brokers import queries
-from brokers.models import Broker, BrokerSession
-from tests.benchmarks.__main__ import free_port
-from tests.brokers.conftest import start_venue  # noqa: F401 - a fixture
+from brokers.models import BrokerSession
 from tests.brokers.venue import Venue
 from tests.conftest import Desk
 from tests.faults import proof
 from tests.faults.client import Client, Intent
+from tests.faults.conftest import database_url
 from tests.faults.nursery import Nursery
 from tests.faults.report import publish
 
@@ -46,37 +42,6 @@ LIES = {
 ORDERS_A_ROUND = 4
 ENDED_SECONDS_MAX = 60.0
 """Liveness: lease 10 s, call 6 s, two denials, and again for what was sent again; then everything has ended."""
-
-
-def database_url() -> str:
-    """Return the address of the test's own database."""
-    told = connection.settings_dict
-    return f"postgresql://{told['USER']}:{told['PASSWORD']}@{told['HOST']}:{told['PORT']}/{told['NAME']}"
-
-
-@pytest.fixture
-def nursery(live_desk: Desk, tmp_path: Path) -> Iterator[Nursery]:
-    one = Nursery(database_url(), tmp_path / "processes.log")
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def client(live_desk: Desk) -> Iterator[Client]:
-    """Alice's program."""
-    from knox.models import get_token_model
-
-    _, token = get_token_model().objects.create(live_desk.alice)
-    one = Client(free_port(), token)
-    yield one
-    one.close()
-
-
-def join(venue: Venue) -> None:
-    """Make the venue the one broker of the desk."""
-    Broker.objects.filter(code="NEAR").update(adapter="simulated", settings=venue.settings)
-    Broker.objects.filter(code="FAR").update(adapter="simulated", enabled=False)
-    queries.forget_cache()
 
 
 class Web:
@@ -143,7 +108,6 @@ def ticket(rng: random.Random) -> dict[str, str]:
 
 def prove(desk: Desk, nursery: Nursery, client: Client, venue: Venue, kills: int, seed: int) -> dict[str, Any]:
     """Kill, let a gateway alone finish everything in real time, compare; return what to report."""
-    join(venue)
     intents, died = crash_until(desk, nursery, client, kills, seed)
     venue.lies(**dict.fromkeys(LIES, 0.0))
     gateway = nursery.start("follow", "NEAR", "600")
@@ -158,18 +122,19 @@ def prove(desk: Desk, nursery: Nursery, client: Client, venue: Venue, kills: int
 
 @pytest.mark.django_db(transaction=True)
 def test_d04_a_few_kills_of_every_process_lose_and_double_nothing(
-    live_desk: Desk, nursery: Nursery, client: Client, start_venue: Any  # noqa: F811 - the fixture
-) -> None:  # fmt: skip
-    found = prove(live_desk, nursery, client, start_venue(), kills=12, seed=1)
+    live_desk: Desk, nursery: Nursery, client: Client, join: Callable[..., Venue]
+) -> None:
+    found = prove(live_desk, nursery, client, join(), kills=12, seed=1)
     assert found["kills"] >= 12
 
 
 @pytest.mark.long
 @pytest.mark.django_db(transaction=True)
 def test_d04_many_kills_of_every_process_lose_and_double_nothing(
-    live_desk: Desk, nursery: Nursery, client: Client, start_venue: Any  # noqa: F811 - the fixture
-) -> None:  # fmt: skip
+    live_desk: Desk, nursery: Nursery, client: Client, join: Callable[..., Venue]
+) -> None:
+    """At a broker that takes an id twice: only never sending blindly keeps its book single."""
     kills, seed = int(os.environ.get("KILLS", "300")), int(os.environ.get("SEED", "7"))
-    venue = start_venue()
+    venue = join(dedupe="none")
     venue.lies(**LIES)
     publish("kills of web, senders, resolvers and gateways", **prove(live_desk, nursery, client, venue, kills, seed))

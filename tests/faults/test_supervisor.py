@@ -1,90 +1,17 @@
 """A whole desk under `up`: killed, restarted, stopped. Real processes on a data folder of their own."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 
 from oms.servers import ServersUnavailable, connect
-
-ROOT = Path(__file__).resolve().parents[2]
-OURS = (
-    "DATABASE_URL",
-    "REDIS_URL",
-    "OMS_DATA",
-    "OMS_ENV",
-    "OMS_SUPERVISED",
-    "OMS_SECRET_KEY",
-    "DJANGO_SETTINGS_MODULE",
-)
+from tests.faults.desk import OURS, Desk
 
 pytestmark = pytest.mark.long
-
-
-class Desk:
-    """One `up` and everything that belongs to its folder."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.output = data.parent / f"{data.name}.out"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def up(self, *arguments: str) -> None:
-        env = {name: value for name, value in os.environ.items() if name not in OURS}
-        command = [sys.executable, str(ROOT / "manage.py"), "up", "--data", str(self.data), *arguments]
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=env, cwd=ROOT)
-
-    def members(self, marker: str = "") -> list[psutil.Process]:
-        """Every living process with this folder in its environment or command line."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                words = [*process.cmdline(), process.environ().get("OMS_DATA", "")]
-                ours = any(str(self.data) in word for word in words) and process.status() != psutil.STATUS_ZOMBIE
-            except psutil.Error:
-                continue
-            if ours and process.pid != os.getpid() and any(marker in word for word in words):
-                found.append(process)
-        return found
-
-    def until(self, so: Callable[[], bool], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not so():
-            assert time.monotonic() < end, self.output.read_text()[-3000:]
-            time.sleep(0.1)
-
-    def until_said(self, text: str, seconds: float = 90) -> None:
-        self.until(lambda: text in self.output.read_text(), seconds)
-
-    def query(self, statement: str) -> list[tuple[object, ...]]:
-        with psycopg.connect(self.url()) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload]
-            return cursor.fetchall() if cursor.description else []
-
-    def url(self) -> str:
-        """As a program beside the desk finds it."""
-        code = "import json,sys,pathlib,oms.servers as s; print(json.dumps(s.connect(pathlib.Path(sys.argv[1])).database_url))"
-        env = {name: value for name, value in os.environ.items() if name not in OURS}
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(self.data)], env=env, cwd=ROOT, check=True, capture_output=True, text=True
-        )
-        return str(json.loads(done.stdout))
-
-    def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for process in self.members():
-            process.kill()
 
 
 @pytest.fixture
