@@ -262,7 +262,7 @@ class TestOptions:
         assert processes(arguments) == []
 
     def test_test_takes_two_workers_else(self) -> None:
-        assert processes(["-q", "tests/unit"]) == ["-n", "2"]
+        assert processes(["-q", "tests/unit"]) == ["-n", "2", "--dist", "loadgroup"]
 
 
 class TestReadiness:
