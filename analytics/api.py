@@ -7,7 +7,17 @@ from rest_framework.response import Response
 
 from analytics import queries
 from oms.kernel.errors import NotFound
-from oms.runtime.rest import Api, DecimalText, parse_id, problems
+from oms.runtime.rest import (
+    Api,
+    CsvRenderer,
+    DecimalText,
+    Renderer,
+    listed,
+    parse_id,
+    problems,
+    refuse_unknown_parameters,
+    whole,
+)
 from oms.runtime.roles import SignedIn
 from orders.models import Order
 from portfolio.queries import visible_accounts
@@ -24,6 +34,41 @@ class QualityOut(serializers.Serializer):  # type: ignore[type-arg]
     vwap_bps = DecimalText(allow_null=True)
     markouts = serializers.JSONField()
     score = DecimalText(allow_null=True)
+
+
+class BrokerScoreOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What is known of a broker: its session and breaker now, and what became of new orders sent since `since`.
+
+    `ack_ms` is the smoothed time of a whole call; `repeated` counts orders that took more than one attempt to send.
+    `reject_rate` = rejected / sent, null when nothing was sent. Nothing here is learned by symbol or size yet.
+    """
+
+    broker = serializers.CharField()
+    enabled = serializers.BooleanField()
+    connected = serializers.BooleanField()
+    failures_in_row = serializers.IntegerField()
+    open_until = serializers.DateTimeField(allow_null=True)
+    ack_ms = serializers.FloatField(allow_null=True)
+    sent = serializers.IntegerField()
+    accepted = serializers.IntegerField()
+    rejected = serializers.IntegerField()
+    unknown = serializers.IntegerField()
+    repeated = serializers.IntegerField()
+    reject_rate = DecimalText(allow_null=True)
+    since = serializers.DateTimeField()
+
+
+class Scores(Api):
+    """GET routing/scores."""
+
+    permission_classes = [SignedIn]
+    renderer_classes = [Renderer, CsvRenderer]
+
+    @extend_schema(responses={200: listed(BrokerScoreOut), **problems()})
+    def get(self, request: Request) -> Response:
+        """Show how each broker did in the last hour."""
+        refuse_unknown_parameters(request, ())
+        return Response(whole(queries.broker_scores(at=self.now())))
 
 
 class Quality(Api):

@@ -5,6 +5,7 @@ from django.urls import path
 from analytics import api
 
 urlpatterns = [
+    path("routing/scores", api.Scores.as_view()),
     path("orders/<str:id>/quality", api.Quality.as_view()),
     path("analytics/orders/<str:id>", api.Quality.as_view()),
 ]

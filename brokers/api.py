@@ -158,7 +158,7 @@ class Quotes(Api):
 
 
 class Brokers(Api):
-    """GET brokers."""
+    """GET brokers; `portfolio.api` adds the POST."""
 
     permission_classes = [SignedIn]
 
@@ -177,7 +177,4 @@ class BrokerDetail(Api):
     @extend_schema(responses={200: BrokerOut, **problems(404)})
     def get(self, request: Request, code: str) -> Response:
         """Show one broker with its health."""
-        row = next((b for b in queries.health() if b["code"] == code), None)
-        if row is None:
-            raise NotFound("not_found", "There is no such broker.")
-        return Response(row)
+        return Response(queries.health_of(code))

@@ -16,6 +16,7 @@ from oms.runtime import sql
 BREAKER_FAILURES = 3
 BREAKER_SECONDS = 5.0
 QUOTES_MAX = 1_000
+_STEP = Decimal("1E-10")
 LEFT_ALONE_SECONDS = 60.0
 """How long the demo market keeps off a quote that was posted or replayed."""
 
@@ -84,6 +85,10 @@ def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Inva
         faults.append(Invalid("not_positive", "Bid and ask must be above zero.", field=f"{index}.bid"))
     elif update.bid > update.ask:
         faults.append(Invalid("crossed_quote", "The bid is above the ask.", field=f"{index}.bid"))
+    for name, least in (("bid_size", decimals.ZERO), ("ask_size", decimals.ZERO), ("last", _STEP)):
+        value = getattr(update, name)
+        if value is not None and not least <= value < decimals.BOUND:
+            faults.append(Invalid("out_of_range", f"The {name} must not be below zero.", field=f"{index}.{name}"))
     return faults
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
 from brokers.models import Broker, FeeSchedule, Instrument, Listing
+from oms.kernel.errors import NotFound
 from oms.kernel.json import rfc3339_or_none
 from oms.runtime import sql
 
@@ -105,3 +106,11 @@ def health() -> list[dict[str, Any]]:
         "LEFT JOIN brokers_brokerhealth h ON h.broker_id = b.id ORDER BY b.code"
     )
     return [{**row, "open_until": rfc3339_or_none(row["open_until"])} for row in found]
+
+
+def health_of(code: str) -> dict[str, Any]:
+    """Return one broker as `health` shows it, or raise `NotFound`."""
+    row = next((b for b in health() if b["code"] == code), None)
+    if row is None:
+        raise NotFound("not_found", "There is no such broker.")
+    return row

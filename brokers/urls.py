@@ -1,4 +1,4 @@
-"""Addresses of the market and of brokers, under the API's prefix."""
+"""Addresses of the market and of brokers, under the API's prefix; adding a broker links accounts, so it is portfolio's."""
 
 from django.urls import path
 
@@ -7,6 +7,5 @@ from brokers import api
 urlpatterns = [
     path("instruments", api.Instruments.as_view()),
     path("quotes", api.Quotes.as_view()),
-    path("brokers", api.Brokers.as_view()),
     path("brokers/<str:code>", api.BrokerDetail.as_view()),
 ]

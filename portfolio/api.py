@@ -9,6 +9,9 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from brokers import api as reference
+from brokers import queries as market
+from brokers.adapters import ADAPTERS
 from oms.kernel.errors import NotFound
 from oms.runtime.rest import (
     PAGE_PARAMETERS,
@@ -154,6 +157,16 @@ class GrantOut(serializers.Serializer):  # type: ignore[type-arg]
     expires_at = serializers.DateTimeField(allow_null=True)
 
 
+class BrokerIn(Strict):
+    """A broker to be added. Settings may hold `listings` (symbols; default all), `accounts` (code to the broker's name;
+    default all) and `fees`; secrets are never shown again."""
+
+    code = serializers.RegexField(r"^[A-Z0-9_-]{1,16}$")
+    name = serializers.CharField(max_length=80, required=False, default="")
+    adapter = serializers.ChoiceField(choices=sorted(ADAPTERS))
+    settings = serializers.DictField()
+
+
 def account_of(request: Request, code: str, at: Any) -> Account:
     """Return the account if the caller may see it, else raise `NotFound`."""
     seen: QuerySet[Account] = queries.visible_accounts(request.user, at=at)
@@ -179,6 +192,24 @@ class Accounts(Api):
         """Open an account."""
         account = operations.open_account(**body_of(request, AccountIn), actor=actor_of(request), at=self.now())
         return Response(queries.account_out(account), status=201)
+
+
+class Brokers(reference.Brokers):
+    """GET and POST brokers."""
+
+    permission_classes = [acting("admin")]
+
+    @extend_schema(
+        operation_id="brokers_add",
+        request=BrokerIn,
+        responses={201: reference.BrokerOut, **problems(400, 409)},
+        description="Makes the listings and broker accounts that the settings imply; its gateway starts within seconds.",
+    )
+    def post(self, request: Request) -> Response:
+        """Add a broker."""
+        body = body_of(request, BrokerIn)
+        operations.add_broker(**body, actor=actor_of(request), at=self.now(), known=False)
+        return Response(market.health_of(body["code"]), status=201)
 
 
 class Positions(Api):

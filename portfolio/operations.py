@@ -1,16 +1,19 @@
 """Writes of the books: bookings, transfers, accounts, grants, brokers."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
+import msgspec
 from django.contrib.auth import get_user_model
 
 from brokers import queries as reference
+from brokers.adapters import build
+from brokers.domain.fees import charge
 from brokers.models import Broker, BrokerAccount, FeeSchedule, Instrument, Listing
 from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
@@ -30,6 +33,7 @@ TRANSFER_KINDS = ("deposit", "withdrawal", "journal")
 LEAVING, ARRIVING = "transfer", "transfer_in"
 """Source kinds of a transfer's transaction, and of that in the account a journal moves cash to."""
 NOTE_MAX = 200
+ONE = Decimal(1)
 _KEYS = UUID("6f3c2a9e-0d55-5b0a-9a43-0a6b7d1c2e11")
 
 
@@ -209,9 +213,22 @@ def grant(*, account: str, user: str, expires_at: datetime | None, actor: Actor,
 
 @in_transaction
 def add_broker(
-    *, code: str, adapter: str, settings: Mapping[str, Any], actor: Actor, at: datetime, name: str = ""
+    *,
+    code: str,
+    adapter: str,
+    settings: Mapping[str, Any],
+    actor: Actor,
+    at: datetime,
+    name: str = "",
+    known: bool = True,
 ) -> Broker:
-    """Add a broker with the listings, accounts and fees that its settings imply; a known code gets the new settings."""
+    """Add a broker with the listings, accounts and fees that its settings imply; a known code gets the new settings.
+
+    Raises `Invalid` for settings that can't be used, `Conflict` for a known code unless it may be `known`.
+    """
+    require_usable(adapter, settings)
+    if not known and Broker.objects.filter(code=code).exists():
+        raise Conflict("broker_exists", "There is a broker of that code.")
     kept = {k: v for k, v in settings.items() if k != "fees"}
     broker, _ = Broker.objects.update_or_create(
         code=code, defaults={"adapter": adapter, "settings": kept, "name": name or code, "enabled": True}
@@ -241,9 +258,32 @@ def add_broker(
     return broker
 
 
+def require_usable(adapter: str, settings: Mapping[str, Any]) -> None:
+    """Raise `Invalid` unless the adapter can be built and all that the settings name exists and can be read."""
+    try:
+        build(adapter, dict(settings)).close()
+        _require_known("listings", settings.get("listings"), Instrument.objects.values_list("symbol", flat=True))
+        _require_known("accounts", settings.get("accounts"), Account.objects.values_list("code", flat=True))
+        for asset_class, items in dict(settings.get("fees") or {}).items():
+            if asset_class not in Instrument.AssetClass.values:
+                raise ValueError(f"fees: no asset class {asset_class!r}")
+            charge(items, side="buy", quantity=ONE, price=ONE, currency="USD")
+    except Invalid:
+        raise
+    except KeyError as error:
+        raise Invalid("bad_settings", f"The setting {error} is missing.", field="settings") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError, msgspec.MsgspecError) as error:
+        raise Invalid("bad_settings", f"These settings can't be used: {error}"[:300], field="settings") from error
+
+
+def _require_known(name: str, wanted: Any, there: Iterable[str]) -> None:
+    if unknown := set(wanted or ()) - set(there):
+        raise ValueError(f"{name}: nothing named {', '.join(sorted(map(str, unknown))[:5])}")
+
+
 def _link(account: Account, broker: Broker, external_id: str) -> None:
     there, _ = BrokerAccount.objects.get_or_create(broker=broker, external_id=external_id)
     BrokerLink.objects.get_or_create(account=account, broker=broker, defaults={"broker_account": there})
 
 
-__all__ = ["add_broker", "book", "grant", "open_account", "reverse_transfer", "transfer"]
+__all__ = ["add_broker", "book", "grant", "open_account", "require_usable", "reverse_transfer", "transfer"]

@@ -5,6 +5,7 @@ from django.urls import path
 from portfolio import api
 
 urlpatterns = [
+    path("brokers", api.Brokers.as_view()),
     path("accounts", api.Accounts.as_view()),
     path("accounts/<str:code>/positions", api.Positions.as_view()),
     path("accounts/<str:code>/lots", api.Lots.as_view()),

@@ -30,6 +30,7 @@ from orders.states import OrdStatus
 from portfolio.models import Account, BrokerLink, Strategy
 from risk import operations as risk
 from risk.domain.intents import Intent
+from risk.queries import halted_brokers
 from routing import operations as routing
 from routing.domain.candidates import RouteRequest
 
@@ -274,7 +275,9 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> N
     verdicts = {v.order_id: v for v in risk.check([_intent(d) for d in drafts], at=at)}
     approved = [d for d in drafts if verdicts[d.order_id].approved]
     links = _links({d.account.id for d in approved})
-    plans = {p.order_id: p for p in routing.plan([_route_request(d, links) for d in approved], at=at)}
+    halted = halted_brokers()
+    wanted = [_route_request(d, links, halted.for_order(reduces=verdicts[d.order_id].reduces)) for d in approved]
+    plans = {p.order_id: p for p in routing.plan(wanted, at=at)}
     quotes = brokers.quotes({d.instrument.id for d in drafts})
     unrouted = [p.order_id for p in plans.values() if not p.legs]
     if unrouted:
@@ -375,7 +378,7 @@ def _links(account_ids: set[int]) -> dict[int, dict[int, tuple[int, str]]]:
     return links
 
 
-def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) -> RouteRequest:
+def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], halted: frozenset[str]) -> RouteRequest:
     ticket = draft.request.ticket
     return RouteRequest(
         order_id=draft.order_id,
@@ -387,6 +390,7 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) 
         limit_price=ticket.limit_price,
         brokers=tuple(links[draft.account.id]),
         directed=draft.directed,
+        halted=halted,
     )
 
 

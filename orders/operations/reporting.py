@@ -33,6 +33,7 @@ from portfolio.domain.fills import Fill
 from portfolio.domain.settlement import settle_date
 from portfolio.models import BrokerLink
 from risk import operations as risk
+from risk.queries import halted_brokers
 from routing import operations as routing
 from routing.domain.candidates import RouteRequest
 
@@ -448,9 +449,10 @@ def _stop_excess(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
                 settle_child(book, child, at=at)
 
 
-def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
+def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
     """Give what a broker has provably refused to the next one; never what may still be somewhere."""
     requests: list[RouteRequest] = []
+    halted = halted_brokers() if order_ids else None
     for order_id in sorted(order_ids):
         order, children = book.orders[order_id], book.children_of(order_id)
         if order.status in CLOSED or order.directed_broker_id or len(children) >= ROUTES_MAX:
@@ -471,6 +473,7 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
                 limit_price=order.limit_price,
                 brokers=tuple(links),
                 excluded=frozenset(c.broker_id for c in children),
+                halted=halted.for_order(reduces=_reduces(book, children)) if halted else frozenset(),
             )
         )
     for plan in routing.plan(requests, at=at):
@@ -480,13 +483,13 @@ def _route_again(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
                 account_id=order.account_id, broker_id=broker_id
             )
             child, submission = new_child(order, broker_id, link, quantity, at)
-            submission.reduces = any(
-                s.reduces
-                for c in book.children_of(order.id)
-                for s in book.submissions.get(c.id, [])
-                if s.kind == Submission.Kind.NEW
-            )
+            submission.reduces = _reduces(book, book.children_of(order.id))
             book.add_child(child, submission)
+
+
+def _reduces(book: Book, children: Sequence[ChildOrder]) -> bool:
+    """Tell whether an order was let through as one that reduces, by what was sent of it before."""
+    return any(s.reduces for c in children for s in book.submissions.get(c.id, []) if s.kind == Submission.Kind.NEW)
 
 
 def position_entries(touched: Sequence[tuple[int, int]]) -> list[Entry]:

@@ -2,7 +2,7 @@
 
 from risk.queries.approvals import DECIDED_BY, approval_out, approvals, approvals_of_status, find_approval
 from risk.queries.exposure import balances_out, exposure_out
-from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halts
+from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halted_brokers, halts
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
 from risk.queries.sight import in_sight
@@ -18,6 +18,7 @@ __all__ = [
     "exposure_out",
     "find_approval",
     "halt_out",
+    "halted_brokers",
     "halts",
     "in_sight",
     "limit_out",

@@ -1,10 +1,12 @@
 """Kill switches: who is halted, and the condition that keeps the halted from being sent."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import QuerySet
 
 from oms.kernel.json import rfc3339, rfc3339_or_none
+from oms.runtime import sql
 from risk.domain.scopes import Scope
 from risk.models import Halt
 
@@ -26,6 +28,27 @@ HALT_PREDICATE = """(s.kind = 'cancel' OR NOT EXISTS (
 
 Aliases: s orders_submission, a portfolio_account and i brokers_instrument of its order, b brokers_broker, and
 left-joined st portfolio_strategy and u auth_user (the order's maker)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HaltedBrokers:
+    """Codes of brokers under a halt, and of those under one that lets pass what reduces."""
+
+    full: frozenset[str]
+    reduce_only: frozenset[str]
+
+    def for_order(self, *, reduces: bool) -> frozenset[str]:
+        """Return the brokers that an order must not be routed to."""
+        return self.full if reduces else self.full | self.reduce_only
+
+
+def halted_brokers() -> HaltedBrokers:
+    """Return the brokers that are halted now, for routing; the claim looks again. One statement."""
+    found = sql.run(
+        "SELECT scope_key, mode FROM risk_halt WHERE scope_kind = 'broker' AND released_at IS NULL"
+    ).fetchall()
+    full = frozenset(code for code, mode in found if mode == Halt.Mode.HALT)
+    return HaltedBrokers(full, frozenset(code for code, _ in found) - full)
 
 
 def halts(*, engaged: bool | None = None) -> QuerySet[Halt]:

@@ -31,6 +31,7 @@ class RouteRequest:
     brokers: tuple[int, ...]
     directed: int | None = None
     excluded: frozenset[int] = frozenset()
+    halted: frozenset[str] = frozenset()  # codes of brokers that nothing of this kind may be sent to now
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def judge(request: RouteRequest, venue: Venue, quote: QuoteRef | None, *, at: da
 def _reasons(request: RouteRequest, venue: Venue, at: datetime) -> list[str]:
     rules = [
         (venue.enabled, "disabled"),
+        (venue.code not in request.halted, "halted"),
         (venue.broker_id in request.brokers, "no_account"),
         (venue.listed, "not_listed"),
         (request.directed in (None, venue.broker_id), "directed_elsewhere"),

@@ -8,10 +8,10 @@ from django.utils import timezone
 
 from oms.kernel import json
 from oms.kernel.errors import DomainError
+from oms.runtime.acting import actor_named
 from orders.operations.halting import halt, open_in
 from risk import queries
 from risk.domain.scopes import HALT_SCOPES, parse_scope_text
-from risk.management.acting import actor_named
 from risk.models import Halt
 
 

@@ -1,7 +1,6 @@
 """Add a broker."""
 
 import argparse
-import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 
-from brokers.adapters import build
 from oms.kernel import json
-from oms.kernel.actor import Actor
+from oms.kernel.errors import DomainError
+from oms.runtime.acting import actor_named
 from portfolio import operations
 
 
@@ -26,26 +25,29 @@ class Command(BaseCommand):
         parser.add_argument("code")
         parser.add_argument("--adapter", required=True)
         parser.add_argument("--broker-settings", dest="file", required=True, help="a file of JSON; written --settings")
-        parser.add_argument("--as", dest="user", default="")
+        parser.add_argument("--as", dest="user", default="", help="a user with the role admin")
         parser.add_argument("--dry-run", action="store_true")
         parser.add_argument("--json", action="store_true")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Check the settings, then add."""
+        actor = actor_named(options["user"], "admin")
         try:
             settings = json.loads(Path(options["file"]).read_bytes())
-            build(options["adapter"], settings)
-        except (OSError, msgspec.DecodeError, ValueError, KeyError) as error:
+            if options["dry_run"]:
+                operations.require_usable(options["adapter"], settings)
+            else:
+                operations.add_broker(
+                    code=options["code"],
+                    adapter=options["adapter"],
+                    settings=settings,
+                    actor=actor,
+                    at=datetime.now(UTC),
+                )
+        except (OSError, msgspec.DecodeError) as error:
             raise CommandError(f"These settings can't be used: {error}", returncode=2) from error
-        actor = Actor(f"user:{options['user']}" if options["user"] else f"cli:{getpass.getuser()}")
-        if not options["dry_run"]:
-            operations.add_broker(
-                code=options["code"],
-                adapter=options["adapter"],
-                settings=settings,
-                actor=actor,
-                at=datetime.now(UTC),
-            )
+        except DomainError as error:
+            raise CommandError(error.detail, returncode=2) from error
         done = "would be added" if options["dry_run"] else "is added"
         told = {"broker": options["code"], "dry_run": options["dry_run"]}
         self.stdout.write(json.dumps(told) if options["json"] else f"Broker {options['code']} {done}.")

@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from oms.kernel import json
 from oms.kernel.errors import DomainError
+from oms.runtime.acting import actor_named
 from risk import operations, queries
-from risk.management.acting import actor_named
 from risk.models import Halt
 
 
