@@ -232,13 +232,15 @@ ROWS: dict[tuple[str, str], Row] = {
         frozenset({"ops", "admin"}), body=[{"symbol": "AAPL", "bid": "1", "ask": "2", "at": "2026-01-01T00:00:00Z"}]
     ),
     ("GET", "brokers"): Row(),
+    ("POST", "brokers"): Row(frozenset({"admin"}), body={"code": "NEW", "adapter": "simulated", "settings": {}}),
+    ("GET", "routing/scores"): Row(),
     ("GET", "brokers/{code}"): Row(place="broker"),
     ("GET", "audit"): Row(frozenset({"auditor"})),
     ("GET", "exceptions"): Row(OFFICERS),
 }
 """Every route of the API. A new one without a row here fails `test_g01_every_route_has_a_row`."""
 
-OPEN_TO_ALL = {"instruments", "quotes", "brokers", "brokers/{code}"}
+OPEN_TO_ALL = {"instruments", "quotes", "brokers", "brokers/{code}", "routing/scores"}
 """What everyone signed in may read: it belongs to no account."""
 
 
