@@ -72,6 +72,8 @@ PREDICATES = {
     "I24 no due submission older than a minute": """
         SELECT id FROM orders_submission WHERE state = 'prepared' AND due_at < now() - interval '60 seconds' AND kind <> 'cancel'
           AND NOT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)""",
+    "I24b no report of a broker is set aside for a person to mend": """
+        SELECT id FROM orders_parkedreport WHERE applied_at IS NULL AND waits_for LIKE 'mending:%'""",
     "I25 one key, one order": """
         SELECT min(id::text) FROM orders_idempotencykey GROUP BY user_id, key HAVING count(*) > 1""",
     "I26 no new order left during a halt of its account or of all": """

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from django.db import InterfaceError, OperationalError
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
@@ -49,17 +50,33 @@ ENDS = {
 }
 CANCEL_AGAIN = timedelta(seconds=1)
 """How long after a broker refused to cancel what it may not have seen yet it is asked again."""
+MENDING = "mending:"
+_DATABASE_TROUBLE = (OperationalError, InterfaceError)
 _UNPROVEN = (SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN)
 log = structlog.get_logger(__name__)
 
 
-@in_transaction
 def apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime, cursor: int | None = None) -> int:
     """Fold a batch of reports into orders, books and holds; return how many executions were new.
 
     `cursor` is the sequence of the last frame they came in; it moves in the same transaction, so a session that
-    resumes behind it repeats nothing and misses nothing. Reports about what is not known yet are parked.
+    resumes behind it repeats nothing and misses nothing. Reports about what is not known yet are parked. One that
+    can't be applied is set aside and alerted, and stops none of the others.
     """
+    try:
+        return _apply_all(broker_id, reports, actor=actor, at=at, cursor=cursor)
+    except _DATABASE_TROUBLE:
+        raise
+    except Exception:
+        log.exception("reports_not_applied_together", broker=broker_id, reports=len(reports))
+    booked = sum(_apply_alone(broker_id, r, actor=actor, at=at) for r in reports)
+    return booked + _apply_all(broker_id, [], actor=actor, at=at, cursor=cursor)
+
+
+@in_transaction
+def _apply_all(
+    broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime, cursor: int | None = None
+) -> int:
     booked = _apply(broker_id, reports, actor=actor, at=at)
     if cursor is not None:
         sql.run(
@@ -69,14 +86,77 @@ def apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: dateti
     return booked
 
 
-@in_transaction
-def apply_parked(broker_id: int, *, actor: Actor, at: datetime) -> int:
-    """Try the parked reports of a broker again; return how many executions were new."""
-    rows = list(ParkedReport.objects.filter(broker_id=broker_id, applied_at=None).order_by("id")[:REPORTS_MAX])
-    if not rows:
+def _apply_alone(broker_id: int, report: Report, *, actor: Actor, at: datetime) -> int:
+    try:
+        return _apply_all(broker_id, [report], actor=actor, at=at)
+    except _DATABASE_TROUBLE:
+        raise
+    except Exception as error:
+        log.exception(
+            "report_set_aside", broker=broker_id, kind=str(report.kind), client_order_id=report.client_order_id
+        )
+        _set_aside(parked(broker_id, report, f"{MENDING}{type(error).__name__}", at))
         return 0
+
+
+@in_transaction
+def _set_aside(row: ParkedReport) -> None:
+    sql.insert([row])
+
+
+def parked(broker_id: int, report: Report, waits_for: str, at: datetime) -> ParkedReport:
+    """Return the row that keeps a report until what it waits for has come; `MENDING` waits for a person."""
+    body = json.loads(json.dump_bytes(asdict(report)).replace(b"\\u0000", b"\\ufffd"))  # no column holds a NUL
+    return ParkedReport(id=uuid7(), broker_id=broker_id, waits_for=waits_for[:80], report=body, received_at=at)
+
+
+def apply_parked(broker_id: int, *, actor: Actor, at: datetime, mended: bool = False) -> int:
+    """Apply the parked reports of a broker whose time has come; return how many executions were new.
+
+    With `mended` also those that could not be applied before, now that the desk may know better.
+    """
+    ids = [r[0] for r in sql.run(_READY, {"broker": broker_id, "mended": mended, "limit": REPORTS_MAX}).fetchall()]
+    if not ids:
+        return 0
+    try:
+        return _apply_rows(broker_id, ids, actor=actor, at=at)
+    except _DATABASE_TROUBLE:
+        raise
+    except Exception:
+        log.exception("parked_reports_not_applied_together", broker=broker_id, reports=len(ids))
+    return sum(_apply_row(broker_id, i, actor=actor, at=at) for i in ids)
+
+
+_READY = """
+SELECT p.id FROM orders_parkedreport p WHERE p.broker_id = %(broker)s AND p.applied_at IS NULL AND (
+  starts_with(p.waits_for, 'order:') AND EXISTS (SELECT 1 FROM orders_submission s
+    WHERE s.broker_id = p.broker_id AND s.client_order_id = substr(p.waits_for, 7))
+  OR starts_with(p.waits_for, 'execution:') AND EXISTS (SELECT 1 FROM brokers_brokeraccount a
+    JOIN orders_execution e ON e.broker_account_id = a.id AND e.broker_execution_id = substr(p.waits_for, 11)
+    WHERE a.broker_id = p.broker_id)
+  OR %(mended)s AND starts_with(p.waits_for, 'mending:'))
+ORDER BY p.id LIMIT %(limit)s
+"""
+
+
+@in_transaction
+def _apply_rows(broker_id: int, ids: Sequence[UUID], *, actor: Actor, at: datetime) -> int:
+    rows = list(
+        ParkedReport.objects.filter(id__in=ids, applied_at=None).order_by("id").select_for_update(skip_locked=True)
+    )
     ParkedReport.objects.filter(id__in=[r.id for r in rows]).update(applied_at=at)
     return _apply(broker_id, [_restore(r.report) for r in rows], actor=actor, at=at)
+
+
+def _apply_row(broker_id: int, row_id: UUID, *, actor: Actor, at: datetime) -> int:
+    try:
+        return _apply_rows(broker_id, [row_id], actor=actor, at=at)
+    except _DATABASE_TROUBLE:
+        raise
+    except Exception as error:
+        log.exception("report_set_aside", broker=broker_id, parked=str(row_id))
+        ParkedReport.objects.filter(id=row_id).update(waits_for=f"{MENDING}{type(error).__name__}"[:80])
+        return 0
 
 
 @in_transaction
@@ -138,7 +218,9 @@ def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> 
     if not ids:
         return {}
     accounts = {c.broker_account_id for c in book.children.values()}
-    rows = Execution.objects.filter(broker_account_id__in=accounts, broker_execution_id__in=ids).select_related("ref")
+    rows = list(Execution.objects.filter(broker_account_id__in=accounts, broker_execution_id__in=ids))
+    if any(r.ref_execution_id for r in reports):  # what undid them meanwhile may bear any name
+        rows += Execution.objects.filter(child_id__in=list(book.children), ref__isnull=False)
     return {(e.broker_account_id, e.broker_execution_id): e for e in rows}
 
 
@@ -154,21 +236,12 @@ class Fold:
         self.fills: list[Fill] = []
         self.parked: list[ParkedReport] = []
         self.children: dict[UUID, ChildOrder] = {}
-        self.undone = {e.ref_id for e in known.values() if e.ref_id}
+        self.undone_by = {e.ref_id: e for e in known.values() if e.ref_id}
         self.replaced_orders: set[UUID] = set()
 
     def park(self, report: Report, waits_for: str) -> None:
         log.warning("report_parked", broker=self.broker_id, kind=str(report.kind), waits_for=waits_for)
-        body = json.loads(json.dump_bytes(asdict(report)))
-        self.parked.append(
-            ParkedReport(
-                id=uuid7(),
-                broker_id=self.broker_id,
-                waits_for=waits_for[:80],
-                report=body,
-                received_at=self.at,
-            )
-        )
+        self.parked.append(parked(self.broker_id, report, waits_for, self.at))
 
     def take(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
         """Fold one report into its broker order."""
@@ -231,16 +304,17 @@ class Fold:
             return False
         original = None
         if report.kind is not ReportKind.TRADE:
-            original = self.known.get((child.broker_account_id, report.ref_execution_id or ""))
+            original = self._live(child, report.ref_execution_id or "")
             if original is None:
                 self.park(report, f"execution:{report.ref_execution_id}")
                 return False
-            if original.id in self.undone:
-                log.warning("execution_already_undone", execution=str(original.id))
+            if original.kind == Execution.Kind.BUST:
+                log.warning("execution_already_undone", execution=str(original.id), by=report.execution_id)
                 return False
-            self.undone.add(original.id)
         execution = self._record(child, report, original)
         self.known[key] = execution
+        if original is not None:
+            self.undone_by[original.id] = execution
         self.executions.append(execution)
         undone = (original.quantity, original.price, original.fees) if original else (ZERO, ZERO, ZERO)
         now = (
@@ -253,13 +327,21 @@ class Fold:
         self.book.orders[child.order_id].fees += now[2] - undone[2]
         return True
 
+    def _live(self, child: ChildOrder, broker_execution_id: str) -> Execution | None:
+        """Return the last version of the execution that a broker names, its bust if it was undone, None if unknown."""
+        found = self.known.get((child.broker_account_id, broker_execution_id))
+        while found is not None and found.id in self.undone_by:
+            found = self.undone_by[found.id]
+        return found
+
     def _record(self, child: ChildOrder, report: Report, original: Execution | None) -> Execution:
         order = self.book.orders[child.order_id]
         instrument = brokers.instruments()[order.instrument_id]
         if report.kind is ReportKind.BUST and original is not None:
             quantity, price = original.quantity, original.price
         else:
-            quantity = report.last_quantity or (original.quantity if original else ZERO)
+            restated = original.quantity if original else ZERO
+            quantity = report.last_quantity if report.last_quantity is not None else restated
             price = report.last_price if report.last_price is not None else (original.price if original else ZERO)
         executed_at = original.executed_at if original else (report.executed_at or self.at)
         if report.kind is ReportKind.BUST and original is not None:

@@ -6,9 +6,11 @@ from typing import Any
 
 from brokers import queries
 from brokers.adapters.port import NewOrder, Outcome
+from brokers.models import Broker, BrokerSession
+from oms.kernel.actor import Actor
 from orders import operations as desk_operations
 from orders.domain.tickets import Terms
-from orders.models import ChildOrder, Submission
+from orders.models import ChildOrder, Execution, ParkedReport, Submission
 from orders.operations import sending
 from risk.models import Hold
 from tests.conftest import Desk
@@ -201,6 +203,82 @@ class TestAskedToStop:
         assert (desk.order(placed).status, held(placed)) == ("canceled", 0)
         assert desk.send() == 0
         desk.holds()
+
+
+class TestUndone:
+    def test_a_second_undoing_of_one_execution_stops_nothing(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "4"))
+        desk.report(undo(desk, sent, "bust", "X1", "E1"))
+        desk.report(undo(desk, sent, "bust", "X2", "E1"))
+        desk.report(trade(desk, sent, "E2", "3"))
+        assert desk.order(placed).filled_quantity == 3
+        desk.holds()
+
+    def test_a_bust_that_names_the_first_version_undoes_the_correction(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "4"))
+        desk.report(undo(desk, sent, "correct", "C1", "E1", last_quantity=Decimal(5), last_price=Decimal(100)))
+        desk.report(undo(desk, sent, "bust", "X1", "E1"))
+        assert desk.order(placed).filled_quantity == 0
+        desk.holds()
+
+    def test_a_correction_to_nothing_takes_all_of_it_back(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "4"))
+        desk.report(undo(desk, sent, "correct", "C1", "E1", last_quantity=Decimal(0), last_price=Decimal(100)))
+        assert desk.order(placed).filled_quantity == 0
+        desk.holds()
+
+    def test_a_bust_of_a_refused_order_s_last_fill(self, desk: Desk) -> None:
+        placed, sent = working(desk, broker="NEAR")
+        desk.report(trade(desk, sent, "E1", "10"), desk.near.report("rejected", sent))
+        assert desk.order(placed).status == "filled"
+        desk.report(undo(desk, sent, "bust", "X1", "E1"))
+        assert (desk.order(placed).status, held(placed)) == ("rejected", 0)
+        desk.holds()
+
+
+class TestParked:
+    def test_a_report_of_nobody_waits_in_one_row(self, desk: Desk) -> None:
+        _, sent = working(desk)
+        desk.report(desk.near.report("new", sent, client_order_id="never-heard-of"))
+        near = queries.brokers_by_code()["NEAR"]
+        for _ in range(5):
+            desk_operations.apply_parked(near.id, actor=Actor.system("test"), at=desk.later(10))
+        assert ParkedReport.objects.count() == 1
+
+    def test_one_that_fits_is_applied_behind_many_that_wait(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        strays = [desk.near.report("new", sent, client_order_id=f"stray-{n}") for n in range(600)]
+        desk.report(*strays)
+        desk.report(undo(desk, sent, "bust", "X1", "E1"))
+        desk.report(trade(desk, sent, "E1", "4"))
+        near = queries.brokers_by_code()["NEAR"]
+        for _ in range(3):
+            desk_operations.apply_parked(near.id, actor=Actor.system("test"), at=desk.later(60))
+        assert desk.order(placed).filled_quantity == 0
+        assert Execution.objects.count() == 2
+        desk.holds()
+
+    def test_one_that_can_not_be_applied_stops_none_of_the_others(self, desk: Desk) -> None:
+        BrokerSession.objects.create(broker=Broker.objects.get(code="NEAR"), cursor=6)
+        first, one = working(desk)
+        second, two = working(desk, "buy 10 MSFT limit 199.00")
+        desk.report(trade(desk, one, "E1", "4"))
+        wrong = undo(desk, two, "bust", "X1", "E1")  # undoes another order's execution
+        near = queries.brokers_by_code()["NEAR"]
+        reports = [trade(desk, one, "E2", "3"), wrong, trade(desk, two, "E3", "2", "199")]
+        gateway = Actor.system("gateway")
+        assert desk_operations.apply(near.id, reports, actor=gateway, at=desk.at, cursor=7) == 2
+        assert (desk.order(first).filled_quantity, desk.order(second).filled_quantity) == (7, 2)
+        assert BrokerSession.objects.get().cursor == 7
+        aside = ParkedReport.objects.get()
+        assert aside.waits_for.startswith("mending:")
+        assert aside.report["execution_id"] == "X1"
+        # tried again when asked to, and still in nobody's way
+        assert desk_operations.apply_parked(near.id, actor=gateway, at=desk.at, mended=True) == 0
+        assert ParkedReport.objects.filter(applied_at=None).count() == 1
 
 
 class TestReplace:

@@ -39,6 +39,8 @@ CORRUPTIONS = {
     "AND body LIKE '%[[\"pending_new\",%'; UPDATE journal_event SET body = "
     'regexp_replace(body, \'"transitions":\\[\\]\', \'"transitions":[["new","expired"]]\') WHERE kind = \'order.placed\'',
     "I24": "UPDATE orders_submission SET state = 'prepared', due_at = now() - interval '2 minutes'",
+    "I24b": "INSERT INTO orders_parkedreport (id, broker_id, waits_for, report, received_at) "
+    "SELECT gen_random_uuid(), min(id), 'mending:KeyError', '{}', now() FROM brokers_broker",
     "I25": "ALTER TABLE orders_idempotencykey DROP CONSTRAINT idempotency_key_unique; "
     "UPDATE orders_idempotencykey SET key = 'same'",
     "I26": "INSERT INTO risk_halt (id, scope_kind, scope_key, mode, reason, engaged_by, engaged_at, released_by, release_reason) "

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from brokers import operations as inbox
 from brokers import queries as brokers
@@ -80,7 +80,7 @@ class Gateway:
                 log.warning("session_lost", broker=self.broker.code, error=str(error))
                 self._connected(False)
                 self.stop.wait(RECONNECT_SECONDS)
-            except OperationalError as error:
+            except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", broker=self.broker.code, error=str(error).strip())
                 connection.close()
                 self.stop.wait(RECONNECT_SECONDS)
@@ -109,6 +109,7 @@ class Gateway:
         cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
         stream = adapter.stream((cursor[0] if cursor else None) or 0)
         self._connected(True)
+        desk.apply_parked(self.broker.id, actor=self.actor, at=now(), mended=True)
         try:
             while not self.stop.is_set() and self._hold_lease():
                 frames = stream.receive(POLL_SECONDS)
@@ -153,7 +154,7 @@ class Gateway:
                     if unanswered:
                         desk.resolve(self.broker, clock=now)
                         desk.apply_parked(self.broker.id, actor=self.actor, at=now())
-            except OperationalError:
+            except (OperationalError, InterfaceError):
                 connection.close()
             except Exception:
                 log.exception("sweep_failed", broker=self.broker.code)
