@@ -30,14 +30,17 @@ CSRF_TRUSTED_ORIGINS = env.list("OMS_ORIGINS", default=[])
 if "DATABASE_URL" not in os.environ and not {"makemigrations", "check"} & set(sys.argv):
     raise ImproperlyConfigured("DATABASE_URL is not set; start through manage.py, or point it at a PostgreSQL.")
 DATABASES = {"default": env.db("DATABASE_URL", default="postgresql://oms@127.0.0.1:1/oms")}
+SERVING = "uvicorn" in sys.argv[0]
+"""The web process: its connections come from a pool and return to it with each request; other processes keep their own."""
 DATABASES["default"].update(
     ENGINE="django.db.backends.postgresql",
-    CONN_MAX_AGE=0 if "uvicorn" in sys.argv[0] else None,
+    CONN_MAX_AGE=0 if SERVING else None,
     CONN_HEALTH_CHECKS=True,
 )
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
     "prepare_threshold": 3,
+    **({"pool": {"min_size": 1, "max_size": 16, "timeout": 3}} if SERVING else {}),
     "options": "-c lock_timeout=5s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
     + (" -c oms.tests_may_truncate=on" if ENVIRONMENT == "test" else ""),
 }
