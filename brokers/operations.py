@@ -101,21 +101,11 @@ def place_venue(broker_id: int, host: str, port: int) -> None:
     queries.forget_cache()
 
 
-def keep_raw(broker_id: int, messages: Sequence[tuple[bytes, int | None, str]], *, at: datetime) -> int:
+def keep_raw(broker_id: int, messages: Sequence[tuple[bytes, int | None, str]], *, at: datetime) -> None:
     """Keep bytes as received, with their sequence and, where they could not be read, the error. Repeats are kept once."""
-    rows = [
-        RawMessage(
-            id=uuid7(),
-            broker_id=broker_id,
-            sequence=sequence,
-            digest=sha256(raw).digest(),
-            raw=raw,
-            error=error,
-            received_at=at,
-        )
-        for raw, sequence, error in messages
-    ]
-    return sql.insert(rows, on_conflict="ON CONFLICT (broker_id, digest) DO NOTHING")
+    names = ("id", "broker_id", "sequence", "digest", "raw", "error", "received_at")
+    rows = [(uuid7(), broker_id, number, sha256(raw).digest(), raw, error, at) for raw, number, error in messages]
+    sql.insert_values(RawMessage, names, rows, on_conflict="ON CONFLICT (broker_id, digest) DO NOTHING")
 
 
 def note_sending(broker_id: int, *, reached: bool, ack_ms: float | None, at: datetime) -> None:

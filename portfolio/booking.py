@@ -148,8 +148,8 @@ def _write_facts(postings: Sequence[_Posting], at: datetime) -> None:
             for line in posting.lines()
         ]  # fmt: skip
     sql.insert_values(Trade, TRADE, trades)
-    sql.insert_values(LedgerTransaction, TRANSACTION, transactions)
     sql.insert_values(LedgerEntry, ENTRY, entries)
+    sql.insert_values(LedgerTransaction, TRANSACTION, transactions)
 
 
 def _write_positions(postings: Sequence[_Posting]) -> None:

@@ -149,8 +149,8 @@ def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime)
         data = {"transfer": str(transaction.id), "source_kind": p.source_kind, "cash": told, "note": p.note}
         body = json.dumps({"data": data})
         events.append(Entry(account_stream(p.account.code), kind, str(transaction.id), body, "position"))
-    sql.insert(transactions)
     sql.insert(entries)
+    sql.insert(transactions)  # behind their entries: a transaction without any is refused where it is written
     add_cash(changes)
     journal.append(events, actor=actor, at=at)
     return [t.id for t in transactions]

@@ -38,11 +38,16 @@ def plan(requests: Sequence[RouteRequest], *, at: datetime) -> list[Plan]:
         return []
     quotes = brokers.quotes({r.instrument.id for r in requests})
     health = _health()
+    venues: dict[int, list[Venue]] = {}
     decisions, legs, plans = [], [], []
     for request in requests:
-        quote = quotes.get(request.instrument.id)
-        venues = [_venue(b, request, quote, health, at) for b in brokers.brokers().values()]
-        candidates = [judge(request, v, quote, at=at) for v in venues]
+        instrument = request.instrument
+        if instrument.id not in venues:
+            venues[instrument.id] = [_venue(b, instrument, health) for b in brokers.brokers().values()]
+        quote = quotes.get(instrument.id)
+        candidates = [
+            judge(request, v, quote, _fee_of(request, v.broker_id, quote, at), at=at) for v in venues[instrument.id]
+        ]
         best = choose(candidates, request.quantity)
         stored = [c.as_json() for c in candidates]
         decision_id = uuid7()
@@ -66,21 +71,19 @@ def _health() -> dict[int, tuple[Any, ...]]:
     return {r[0]: r[1:] for r in rows}
 
 
-def _venue(
-    broker: BrokerRef,
-    request: RouteRequest,
-    quote: QuoteRef | None,
-    health: dict[int, tuple[Any, ...]],
-    at: datetime,
-) -> Venue:
-    listing = brokers.listings().get((broker.id, request.instrument.id))
+def _fee_of(request: RouteRequest, broker_id: int, quote: QuoteRef | None, at: datetime) -> Decimal | None:
+    return estimated_fee(broker_id, request.instrument, request.side, request.quantity, quote, request.limit_price, at)
+
+
+def _venue(broker: BrokerRef, instrument: InstrumentRef, health: dict[int, tuple[Any, ...]]) -> Venue:
+    listing = brokers.listings().get((broker.id, instrument.id))
     abilities = capabilities_of(broker.adapter, broker.settings)
     connected, open_until, failures, ack_ms = health.get(broker.id, (False, None, 0, None))
     return Venue(
         broker_id=broker.id,
         code=broker.code,
         enabled=broker.enabled,
-        listed=bool(listing and listing.active and request.instrument.asset_class in abilities.asset_classes),
+        listed=bool(listing and listing.active and instrument.asset_class in abilities.asset_classes),
         shortable=bool(listing and listing.shortable),
         tick_size=listing.tick_size if listing else decimals.ZERO,
         lot_size=listing.lot_size if listing else decimals.ZERO,
@@ -90,9 +93,6 @@ def _venue(
         open_until=open_until,
         failures=failures,
         ack_ms=ack_ms,
-        fee=estimated_fee(
-            broker.id, request.instrument, request.side, request.quantity, quote, request.limit_price, at
-        ),
     )
 
 

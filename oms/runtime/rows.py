@@ -4,7 +4,7 @@ They are the same instances, with the same fields, methods and transitions; noth
 handles rows by the thousand needs this.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -50,22 +50,24 @@ def make(model: type[M], **values: Any) -> M:
     return instance
 
 
-def load(model: type[M], tail: str, parameters: Sequence[Any], *, without: Sequence[str] = ()) -> list[M]:
-    """Return the instances that `SELECT … FROM <its table> t <tail>` finds, in that order.
+def load(model: type[M], tail: str, parameters: Sequence[Any], *, without: Sequence[str] = ()) -> Iterator[M]:
+    """Ask for the instances that `SELECT … FROM <its table> t <tail>` finds, and return them in that order.
 
+    The question is asked at once, the answer read when it is iterated over: in a pipeline several can be under way.
     Columns named in `without` are left out; they are read one by one where somebody asks after all.
     """
     names, columns = _loaded(model, tuple(without))
     found = sql.run(f'SELECT {columns} FROM "{model._meta.db_table}" t {tail}', parameters, binary=True)
-    instances = []
-    for row in found:
-        instance = model.__new__(model)
-        state = instance.__dict__
-        state.update(zip(names, row, strict=True))
-        state["_state"] = kept = ModelState()
-        kept.adding, kept.db = False, "default"
-        instances.append(instance)
-    return instances
+    return (_loaded_instance(model, names, row) for row in found)
+
+
+def _loaded_instance(model: type[M], names: Sequence[str], values: Sequence[Any]) -> M:
+    instance = model.__new__(model)
+    state = instance.__dict__
+    state.update(zip(names, values, strict=True))
+    state["_state"] = kept = ModelState()
+    kept.adding, kept.db = False, "default"
+    return instance
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from oms.kernel import json
 from oms.runtime import arrays
 
 _recorder: ContextVar[list[str] | None] = ContextVar("statements", default=None)
+_checks: ContextVar[list[Callable[[], None]] | None] = ContextVar("checks", default=None)
 
 
 class StaleVersion(Exception):
@@ -50,6 +51,45 @@ def _run(statement: str, parameters: Any, factory: Any, *, binary: bool = False)
 
 
 @contextmanager
+def pipeline() -> Iterator[None]:
+    """Send statements without waiting for each: while PostgreSQL writes one, the next is being put together.
+
+    Reading a result waits for what stands before it. What a statement refuses is raised by a later one, or at the end; so
+    nothing inside may catch a database error, and the framework's own writes, which look at once at what they did,
+    are refused.
+    """
+    connection.ensure_connection()
+    checks: list[Callable[[], None]] = []
+    token = _checks.set(checks)
+    try:
+        with (
+            connection.wrap_database_errors,
+            connection.execute_wrapper(_refuse_writes),
+            connection.connection.pipeline(),
+        ):
+            yield
+    finally:
+        _checks.reset(token)
+    for check in checks:
+        check()
+
+
+def _refuse_writes(execute: Any, statement: str, parameters: Any, many: bool, context: Any) -> Any:
+    if not statement.lstrip().upper().startswith("SELECT"):
+        raise RuntimeError("write through oms.runtime.sql inside a pipeline")
+    return execute(statement, parameters, many, context)
+
+
+def _check(check: Callable[[], None]) -> None:
+    """Run a check of a statement's result: now, or at the end of the pipeline, when the result is there."""
+    checks = _checks.get()
+    if checks is None:
+        check()
+    else:
+        checks.append(check)
+
+
+@contextmanager
 def recorded() -> Iterator[list[str]]:
     """Collect the statements run through this module, for tests that pin their number."""
     statements: list[str] = []
@@ -60,33 +100,33 @@ def recorded() -> Iterator[list[str]]:
         _recorder.reset(token)
 
 
-def insert(objects: Sequence[models.Model], *, on_conflict: str = "") -> int:
-    """Insert model instances of one class with one statement; return how many rows went in.
+def insert(objects: Sequence[models.Model], *, on_conflict: str = "") -> None:
+    """Insert model instances of one class with one statement; a JSON column may hold its text.
 
     `on_conflict` is the clause after the rows, for example `ON CONFLICT DO NOTHING`.
     """
     if not objects:
-        return 0
+        return
     columns = _columns(type(objects[0]))
     statement = _insert_statement(type(objects[0]), columns, on_conflict)
     rows = [o.__dict__ for o in objects]
-    return run(statement, [c.pack([r[c.attname] for r in rows]) for c in columns]).rowcount
+    run(statement, [c.pack([r[c.attname] for r in rows]) for c in columns])
 
 
 def insert_values(
     model: type[models.Model], names: Sequence[str], values: Sequence[Sequence[Any]], *, on_conflict: str = ""
-) -> int:
-    """Insert rows given as values in the order of the columns named, with one statement; return how many went in.
+) -> None:
+    """Insert rows given as values in the order of the columns named, with one statement.
 
     For facts written by the thousand: an instance costs more than its row. Columns left out get NULL or the database's
     default; JSON comes as text.
     """
     if not values:
-        return 0
+        return
     by_column = {c.name: c for c in _columns(model)}
     columns = [by_column[n] for n in names]
     statement = _insert_statement(model, columns, on_conflict)
-    return run(statement, [c.pack(v) for c, v in zip(columns, zip(*values, strict=True), strict=True)]).rowcount
+    run(statement, [c.pack(v) for c, v in zip(columns, zip(*values, strict=True), strict=True)])
 
 
 def _insert_statement(model: type[models.Model], columns: Sequence[_Column], on_conflict: str) -> str:
@@ -116,9 +156,14 @@ def update(objects: Sequence[models.Model], names: Iterable[str]) -> None:
         match += ' AND t."version" = u.k1'
     statement = f'UPDATE "{meta.db_table}" t SET {", ".join(sets)} FROM unnest({arrays}) u({aliases}) WHERE {match}'
     rows = [o.__dict__ for o in objects]
-    written = run(statement, [c.pack([r[c.attname] for r in rows]) for c in [*keys, *fields]]).rowcount
-    if written != len(objects):
-        raise StaleVersion(f"{meta.db_table}: {len(objects) - written} of {len(objects)} rows changed meanwhile")
+    cursor = run(statement, [c.pack([r[c.attname] for r in rows]) for c in [*keys, *fields]])
+
+    def all_written() -> None:
+        if cursor.rowcount != len(objects):
+            missed = len(objects) - cursor.rowcount
+            raise StaleVersion(f"{meta.db_table}: {missed} of {len(objects)} rows changed meanwhile")
+
+    _check(all_written)
     if versioned:
         for row in objects:
             row.version += 1  # type: ignore[attr-defined]

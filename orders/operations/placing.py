@@ -99,11 +99,12 @@ def _place(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
 def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
     """Place inside the caller's transaction; see `place`."""
     answers: dict[int, Placed] = {}
-    accounts = _lock_accounts(requests, at)
-    drafts = _drafts(requests, accounts, answers)
-    fresh = _sized(_claim_ids(drafts, answers), answers)
-    if fresh:
-        _decide(fresh, answers, at)
+    with sql.pipeline():
+        accounts = _lock_accounts(requests, at)
+        drafts = _drafts(requests, accounts, answers)
+        fresh = _sized(_claim_ids(drafts, answers), answers)
+        if fresh:
+            _decide(fresh, answers, at)
     return [answers[i] for i in range(len(requests))]
 
 

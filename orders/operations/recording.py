@@ -100,9 +100,11 @@ def lock_book(order_ids: Iterable[UUID]) -> Book:
     )
     orders = rows.load(Order, "WHERE t.id = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [wanted])
     children = rows.load(ChildOrder, "WHERE t.order_id = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [wanted])
-    ids = sql.uuids([c.id for c in children])
     submissions = rows.load(
-        Submission, "WHERE t.child_id = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [ids], without=SUBMISSION_UNREAD
+        Submission,
+        "WHERE t.child_id IN (SELECT id FROM orders_childorder WHERE order_id = ANY(%s)) ORDER BY t.id FOR NO KEY UPDATE",
+        [wanted],
+        without=SUBMISSION_UNREAD,
     )
     book = Book({o.id: o for o in orders})
     for child in children:

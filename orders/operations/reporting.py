@@ -187,17 +187,18 @@ def give_up(
 
 
 def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime) -> int:
-    owners = _owners(broker_id, reports)
-    book = lock_book({order_id for _, order_id, _ in owners.values()})
-    by_submission = {s.id: s for group in book.submissions.values() for s in group}
-    fold = Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
-    for report in reports:
-        owner = owners.get(report.client_order_id) or owners.get(report.orig_client_order_id or "")
-        if owner is None:
-            fold.park(report, f"order:{report.client_order_id}")
-            continue
-        fold.take(book.children[owner[0]], by_submission.get(owner[2]), report)
-    return fold.finish(actor)
+    with sql.pipeline():
+        owners = _owners(broker_id, reports)
+        book = lock_book({order_id for _, order_id, _ in owners.values()})
+        by_submission = {s.id: s for group in book.submissions.values() for s in group}
+        fold = Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
+        for report in reports:
+            owner = owners.get(report.client_order_id) or owners.get(report.orig_client_order_id or "")
+            if owner is None:
+                fold.park(report, f"order:{report.client_order_id}")
+                continue
+            fold.take(book.children[owner[0]], by_submission.get(owner[2]), report)
+        return fold.finish(actor)
 
 
 def _owners(broker_id: int, reports: Sequence[Report]) -> dict[str, tuple[UUID, UUID, UUID]]:

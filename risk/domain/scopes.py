@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from oms.kernel.errors import Invalid
 from risk.domain.intents import Intent
@@ -52,11 +53,16 @@ def parse_scope_text(text: str, kinds: tuple[str, ...]) -> Scope:
 def scopes_of(intent: Intent) -> frozenset[tuple[str, str]]:
     """Return every (kind, key) that binds an order. A broker binds here only an order directed to it:
     for the others the broker is not chosen yet, and the claim's own SQL looks again."""
-    named = {
-        ("account", intent.account_code),
-        ("user", intent.user_name),
-        ("strategy", intent.strategy_code),
-        ("symbol", intent.instrument.symbol),
-        ("broker", intent.directed_broker_code or ""),
-    }
+    return _scopes(
+        intent.account_code,
+        intent.user_name,
+        intent.strategy_code,
+        intent.instrument.symbol,
+        intent.directed_broker_code or "",
+    )
+
+
+@lru_cache(4096)
+def _scopes(account: str, user: str, strategy: str, symbol: str, broker: str) -> frozenset[tuple[str, str]]:
+    named = {("account", account), ("user", user), ("strategy", strategy), ("symbol", symbol), ("broker", broker)}
     return frozenset({("firm", ""), ("all", ""), *((kind, key) for kind, key in named if key)})

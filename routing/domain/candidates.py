@@ -51,7 +51,6 @@ class Venue:
     open_until: datetime | None
     failures: int
     ack_ms: float | None
-    fee: Decimal | None  # for the whole quantity, in the instrument's currency
 
 
 @dataclass(slots=True)
@@ -84,11 +83,16 @@ class Candidate:
         }
 
 
-def judge(request: RouteRequest, venue: Venue, quote: QuoteRef | None, *, at: datetime) -> Candidate:
-    """Return a candidate with the reasons against it, or with its expected cost."""
+def judge(
+    request: RouteRequest, venue: Venue, quote: QuoteRef | None, fee: Decimal | None, *, at: datetime
+) -> Candidate:
+    """Return a candidate with the reasons against it, or with its expected cost.
+
+    `fee` is the broker's for the whole quantity, in the instrument's currency; None where nothing tells.
+    """
     candidate = Candidate(venue.broker_id, venue.code, _reasons(request, venue, at))
     if not candidate.reasons:
-        candidate.parts = _cost(request, venue, quote)
+        candidate.parts = _cost(request, venue, quote, fee)
     return candidate
 
 
@@ -112,7 +116,7 @@ def _reasons(request: RouteRequest, venue: Venue, at: datetime) -> list[str]:
     return [name for passed, name in rules if not passed]
 
 
-def _cost(request: RouteRequest, venue: Venue, quote: QuoteRef | None) -> dict[str, Decimal]:
+def _cost(request: RouteRequest, venue: Venue, quote: QuoteRef | None, fee: Decimal | None) -> dict[str, Decimal]:
     parts = {
         "latency": _rounded(MS_COST_BPS * Decimal(repr(round(venue.ack_ms or 0.0, 3)))),
         "failures": FAILURE_COST_BPS * venue.failures,
@@ -123,8 +127,8 @@ def _cost(request: RouteRequest, venue: Venue, quote: QuoteRef | None) -> dict[s
         value = price * request.quantity
         if quote and request.order_type in ("market", "stop"):
             parts["half_spread"] = _rounded((quote.ask - quote.bid) / 2 / price * BPS)
-        if venue.fee is not None:
-            parts["fees"] = _rounded(venue.fee / value * BPS)
+        if fee is not None:
+            parts["fees"] = _rounded(fee / value * BPS)
     return parts
 
 

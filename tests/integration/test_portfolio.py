@@ -109,7 +109,6 @@ class TestLedgerInTheDatabase:
     def transaction(self, desk: Desk, *amounts: str) -> None:
         owner = LedgerTransaction(id=uuid7(), account=desk.account, source_kind="test", source_id=uuid7(), at=desk.at)
         with transaction.atomic():
-            sql.insert([owner])
             sql.insert(
                 [
                     LedgerEntry(
@@ -119,6 +118,7 @@ class TestLedgerInTheDatabase:
                     for a in amounts
                 ]
             )  # fmt: skip
+            sql.insert([owner])
             sql.run("SET CONSTRAINTS ALL IMMEDIATE")
 
     def test_entries_that_do_not_balance_are_refused(self, desk: Desk) -> None:
