@@ -25,6 +25,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, Invalid, InvalidFields
 from oms.kernel.ids import uuid7
 from oms.runtime import crash, problems, rest, roles, wire
+from oms.runtime.bodies import BODY_BYTES_MAX
 from oms.runtime.throttle import Budget, take
 from orders import operations as desk
 from orders.domain.tickets import Ticket, parse_ticket
@@ -124,7 +125,9 @@ class OrderEntry:
         if not isinstance(orders, list) or not 1 <= len(orders) <= BATCH_MAX or set(raw) != {"orders"}:
             raise InvalidFields([Invalid("not_a_batch", f"Send 1 to {BATCH_MAX} orders in `orders`.", field="orders")])
         parsed = [_parsed(o) for o in orders]
-        requests = [desk.Request(t, caller.actor) for t in parsed if isinstance(t, Ticket)]
+        requests = [
+            desk.Request(t, caller.actor, desk.key_of(key, i)) for i, t in enumerate(parsed) if isinstance(t, Ticket)
+        ]
         budget, answers = await self._place(requests, caller)
         if budget.wait > 0:
             return 429, _throttled(), budget, False
@@ -253,11 +256,19 @@ def _throttled() -> bytes:
 
 
 async def _read(receive: Callable[[], Awaitable[dict[str, Any]]]) -> bytes:
-    parts = []
+    """Return the body; one above the bound is read to its end but not kept, one that breaks off is refused."""
+    parts, size = [], 0
     while True:
         message = await receive()
-        parts.append(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            raise Invalid("malformed_json", "The body broke off.")
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= BODY_BYTES_MAX + 1:
+            parts.append(part)
         if not message.get("more_body"):
+            if size > BODY_BYTES_MAX:
+                raise wire.BodyTooLarge("body_too_large", f"Send at most {BODY_BYTES_MAX} bytes.")
             return b"".join(parts)
 
 

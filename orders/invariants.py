@@ -31,9 +31,10 @@ PREDICATES = {
         SELECT r.id FROM orders_execution r LEFT JOIN orders_execution e ON e.id = r.ref_id AND e.order_id = r.order_id
         WHERE r.kind <> 'trade' AND e.id IS NULL
         UNION ALL SELECT ref_id FROM orders_execution WHERE ref_id IS NOT NULL GROUP BY ref_id HAVING count(*) > 1""",
-    "I07 an execution has its order's side and its child's order": """
+    "I07 an execution has its order's side and its child's order, broker and account": """
         SELECT e.id FROM orders_execution e JOIN orders_childorder c ON c.id = e.child_id JOIN orders_order o ON o.id = c.order_id
-        WHERE e.order_id <> o.id OR e.side <> o.side OR e.broker_id <> c.broker_id""",
+        WHERE e.order_id <> o.id OR e.side <> o.side
+          OR (e.broker_id, e.broker_account_id) <> (c.broker_id, c.broker_account_id)""",
     "I11 every execution is booked once": """
         SELECT e.id FROM orders_execution e LEFT JOIN portfolio_ledgertransaction t
           ON t.source_kind = 'execution' AND t.source_id = e.id GROUP BY e.id HAVING count(t.id) <> 1
@@ -76,9 +77,18 @@ PREDICATES = {
         SELECT id FROM orders_parkedreport WHERE applied_at IS NULL AND waits_for LIKE 'mending:%'""",
     "I25 one key, one order": """
         SELECT min(id::text) FROM orders_idempotencykey GROUP BY user_id, key HAVING count(*) > 1""",
-    "I26 no new order left during a halt of its account or of all": """
-        SELECT s.id FROM orders_submission s JOIN portfolio_account a ON a.id = s.account_id
-        JOIN risk_halt h ON (h.scope_kind = 'all' OR (h.scope_kind = 'account' AND h.scope_key = a.code))
-        WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces)
-          AND s.sent_at > h.engaged_at AND (h.released_at IS NULL OR s.sent_at < h.released_at)""",
+    "I26 no new order left during a halt of its scope": """
+        WITH halted AS (
+          SELECT scope_kind, scope_key, mode,
+            range_agg(tstzrange(engaged_at, coalesce(released_at, 'infinity'), '()')) AS times
+          FROM risk_halt WHERE released_at IS NULL OR released_at > engaged_at GROUP BY scope_kind, scope_key, mode)
+        SELECT s.id FROM orders_submission s
+        JOIN orders_childorder c ON c.id = s.child_id JOIN orders_order o ON o.id = c.order_id
+        JOIN portfolio_account a ON a.id = s.account_id JOIN brokers_broker b ON b.id = s.broker_id
+        JOIN brokers_instrument i ON i.id = o.instrument_id
+        LEFT JOIN portfolio_strategy st ON st.id = o.strategy_id LEFT JOIN auth_user u ON u.id = o.created_by_id
+        CROSS JOIN LATERAL (VALUES ('all', ''), ('account', a.code), ('broker', b.code), ('symbol', i.symbol),
+          ('strategy', st.code), ('user', u.username)) k(kind, key)
+        JOIN halted h ON h.scope_kind = k.kind AND h.scope_key = k.key
+        WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces) AND s.sent_at <@ h.times""",
 }

@@ -19,13 +19,16 @@ PREDICATES = {
         OR p.quantity <> (SELECT coalesce(sum(l.remaining), 0) FROM portfolio_lot l
           WHERE l.account_id = p.account_id AND l.instrument_id = p.instrument_id)""",
     "I08b a position's cost, quantity, gain and fees are the ledger's": """
-        SELECT p.id FROM portfolio_position p JOIN LATERAL (
-          SELECT coalesce(sum(amount) FILTER (WHERE code = 'securities'), 0) AS cost,
+        SELECT coalesce(p.instrument_id, l.instrument_id) FROM portfolio_position p FULL JOIN (
+          SELECT account_id, instrument_id,
+                 coalesce(sum(amount) FILTER (WHERE code = 'securities'), 0) AS cost,
                  coalesce(sum(quantity) FILTER (WHERE code = 'securities'), 0) AS quantity,
                  coalesce(-sum(amount) FILTER (WHERE code = 'realized_pnl'), 0) AS realized,
                  coalesce(sum(amount) FILTER (WHERE code = 'fees'), 0) AS fees
-          FROM portfolio_ledgerentry e WHERE e.account_id = p.account_id AND e.instrument_id = p.instrument_id) l ON true
-        WHERE (p.cost, p.quantity, p.realized, p.fees) IS DISTINCT FROM (l.cost, l.quantity, l.realized, l.fees)""",
+          FROM portfolio_ledgerentry WHERE instrument_id IS NOT NULL GROUP BY account_id, instrument_id) l
+          USING (account_id, instrument_id)
+        WHERE (coalesce(p.cost, 0), coalesce(p.quantity, 0), coalesce(p.realized, 0), coalesce(p.fees, 0))
+          <> (coalesce(l.cost, 0), coalesce(l.quantity, 0), coalesce(l.realized, 0), coalesce(l.fees, 0))""",
     "I09 every ledger transaction sums to zero in each currency": """
         SELECT transaction_id FROM portfolio_ledgerentry GROUP BY transaction_id, currency HAVING sum(amount) <> 0""",
     "I10 the whole ledger sums to zero in each currency": """

@@ -125,13 +125,15 @@ class OrderBatch(Api):
 
     permission_classes = [MINE]
 
-    @extend_schema(request=BatchIn, responses={200: BatchOut, **problems(400, 413)})
+    @extend_schema(parameters=[_KEY], request=BatchIn, responses={200: BatchOut, **problems(400, 413)})
     def post(self, request: Request) -> Response:
-        """Place up to 1,000 orders; each is judged and answered alone, in the order given."""
+        """Place up to 1,000 orders; each is judged and answered alone, in the order given; under a key each place of
+        the batch makes one order, however often it is sent."""
         actor, at = actor_of(request), self.now()
         parsed = [_parsed(o, at) for o in _batch(request.data)]
-        tickets = [t for t in parsed if isinstance(t, Ticket)]
-        placed = iter(desk.place(tickets, actor=actor, at=at) if tickets else ())
+        key = request.headers.get("Idempotency-Key", "")
+        asked = [desk.Request(t, actor, desk.key_of(key, i)) for i, t in enumerate(parsed) if isinstance(t, Ticket)]
+        placed = iter(desk.place(asked, actor=actor, at=at) if asked else ())
         return Response({"results": [_part(next(placed)) if isinstance(t, Ticket) else _refusal(t) for t in parsed]})
 
 

@@ -1,7 +1,7 @@
 """The desk: every operation takes a sequence and works set-based; one order is a batch of one."""
 
 from orders.operations.changing import cancel, cancel_matching, replace
-from orders.operations.placing import Placed, Request, place
+from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.reporting import apply, apply_parked
 from orders.operations.sending import resolve, send
@@ -13,6 +13,7 @@ __all__ = [
     "apply_parked",
     "cancel",
     "cancel_matching",
+    "key_of",
     "place",
     "preview",
     "replace",

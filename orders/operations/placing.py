@@ -73,6 +73,11 @@ class _Draft:
     digest: bytes
 
 
+def key_of(batch_key: str, index: int) -> str:
+    """Return the key of one order of a batch that was sent under a key, so that a repeat of the batch makes none twice."""
+    return f"{batch_key}#{index}" if batch_key else ""
+
+
 def place(tickets: Sequence[Ticket | Request], *, actor: Actor, at: datetime) -> list[Placed]:
     """Record a batch of orders, ask risk, plan routes, and leave submissions to be sent.
 
@@ -483,4 +488,14 @@ def new_child(
     return child, submission
 
 
-__all__ = ["BATCH_MAX", "Placed", "Request", "first_answer", "new_child", "order_out", "place", "place_locked"]
+__all__ = [
+    "BATCH_MAX",
+    "Placed",
+    "Request",
+    "first_answer",
+    "key_of",
+    "new_child",
+    "order_out",
+    "place",
+    "place_locked",
+]

@@ -39,7 +39,7 @@ def engage_halt(scope: Scope, *, mode: str = Halt.Mode.HALT, reason: str, actor:
         reason=_reason(reason),
         engaged_by=actor.name,
         engaged_user_id=actor.user_id,
-        engaged_at=at,
+        engaged_at=_now_at_the_latest(at),
     )
     halt.save(force_insert=True)
     _tell(halt, "halt.engaged", actor=actor, at=at)
@@ -66,6 +66,14 @@ def release_halt(halt_id: UUID, *, reason: str, actor: Actor, at: datetime) -> H
     halt.save(update_fields=["released_by", "released_at", "release_reason"])
     _tell(halt, "halt.released", actor=actor, at=at)
     return halt
+
+
+def _now_at_the_latest(at: datetime) -> datetime:
+    """Return when the halt begins: under its lock no claim is under way, while at `at` one may have been."""
+    row = sql.run("SELECT greatest(%s::timestamptz, clock_timestamp())", [at]).fetchone()
+    assert row is not None  # noqa: S101 - a query of one value has one row
+    began: datetime = row[0]
+    return began
 
 
 def _reason(text: str) -> str:

@@ -43,6 +43,19 @@ class TestPlacing:
         clash = alice.post("orders", BUY | {"side": "sell"}, headers=header)
         assert (clash.status_code, clash.json()["code"]) == (422, "idempotency_conflict")
 
+    def test_a_batch_under_a_key_is_made_once(self, alice: Client) -> None:
+        header, batch = (
+            {"Idempotency-Key": "b-1"},
+            {"orders": [BUY, BUY | {"quantity": "NaN"}, BUY | {"quantity": "11"}]},
+        )
+        first, again = (alice.post("orders/batch", batch, headers=header).json()["results"] for _ in range(2))
+        assert [r["status"] for r in first] == [201, 400, 201]
+        assert [r["status"] for r in again] == [200, 400, 200]
+        assert [r.get("order") for r in again] == [r.get("order") for r in first]
+        other = alice.post("orders/batch", {"orders": [BUY | {"side": "sell"}]}, headers=header).json()["results"]
+        assert other[0]["problem"]["code"] == "idempotency_conflict"
+        assert Order.objects.count() == 2
+
     def test_what_risk_refuses_is_an_order_with_its_reason(self, alice: Client) -> None:
         answer = alice.post("orders", BUY | {"quantity": "10001"})
         assert answer.status_code == 201
