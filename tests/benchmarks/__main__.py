@@ -20,10 +20,10 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks import baselines, lists, orderpath, report, screens, setbased
+from tests.benchmarks import baselines, flat, lists, orderpath, report, screens, setbased
 from tests.benchmarks.desk import ROOT, Desk, say
 
-DESK_PARTS = ("batch", "single", "rest", "screens")
+DESK_PARTS = ("batch", "single", "rest", "flat", "screens")
 BASELINES = ("setbased", "naive", "bare")
 AFTERWARDS = ("lists",)
 """Fills the desk's tables, so that it comes after all that writes to them."""
@@ -53,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--orders", type=int, default=20_000, help="of a round of batches")
     parser.add_argument("--singles", type=int, default=2_000, help="of a round of single orders")
     parser.add_argument("--naive", type=int, default=500, help="of a round of the naive desk")
+    parser.add_argument("--flat", type=int, default=50_000, help="orders in a row, in ten segments")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--listed", type=int, default=1_000_000, help="orders that the lists are read from")
     options = parser.parse_args()
@@ -70,6 +71,7 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
         "batch": lambda: orderpath.batch(desk, options.orders, rounds=options.rounds),
         "single": lambda: orderpath.single(desk, options.singles, rounds=options.rounds),
         "rest": lambda: orderpath.at_rest(desk, 200),
+        "flat": lambda: flat.measure(desk, options.flat),
         "screens": lambda: asyncio.run(screens.measure(line, desk.token, desk.redis_url, "EURO")),
     }
     yield from ((name, own[name]) for name in DESK_PARTS if name in wanted)
