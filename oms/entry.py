@@ -22,7 +22,7 @@ from knox.settings import CONSTANTS
 
 from oms.kernel import json
 from oms.kernel.actor import Actor
-from oms.kernel.errors import DomainError, Invalid, InvalidFields
+from oms.kernel.errors import DomainError, Invalid, InvalidFields, Unavailable
 from oms.kernel.ids import uuid7
 from oms.runtime import crash, problems, rest, roles, wire
 from oms.runtime.bodies import BODY_BYTES_MAX
@@ -40,6 +40,10 @@ PATHS = {
 BATCH_MAX = 1_000
 GATHER_MAX = 500
 """Orders committed together at most: enough to share a commit, small enough to answer soon."""
+WAITING_MAX = 20_000
+"""Orders that may wait for their commit; who comes later is asked to come again."""
+COMMIT_SECONDS_MAX = 5.0
+"""A commit that takes longer shows a database in trouble: nobody more is let in behind it."""
 TOKEN_SECONDS = 2.0
 """How long a token once verified is believed; a revoked one stops working this much later."""
 log = structlog.get_logger(__name__)
@@ -70,6 +74,7 @@ class OrderEntry:
         self.app = app
         self.queue: list[Waiting] = []
         self.flushing = False
+        self.committing_since = 0.0
         self.threads = ThreadPoolExecutor(1, thread_name_prefix="order-entry")
         self.callers: dict[str, Caller] = {}
 
@@ -88,6 +93,7 @@ class OrderEntry:
         structlog.contextvars.bind_contextvars(correlation_id=correlation)
         budget: Budget | None = None
         try:
+            self._require_keeping_up()
             caller = await self._caller(token[6:].strip())
             if caller is None or not caller.may_trade:  # the view refuses, in the same words and with an event
                 await self.app(scope, receive, send)
@@ -109,6 +115,12 @@ class OrderEntry:
             )
             status, answer, replayed = 500, json.dump_bytes(told), False
         await _respond(send, status, answer, budget, correlation, replayed=replayed)
+
+    def _require_keeping_up(self) -> None:
+        """Raise `Unavailable` where the wait for a commit would be too long."""
+        slow = self.committing_since and time.monotonic() - self.committing_since > COMMIT_SECONDS_MAX
+        if slow or sum(len(w.requests) for w in self.queue) >= WAITING_MAX:
+            raise Unavailable("overloaded", "The desk can't keep up; try the same call again in a moment.")
 
     async def _single(self, raw: Any, caller: Caller, key: str) -> tuple[int, bytes, Budget, bool]:
         ticket = parse_ticket(raw, at=datetime.now(UTC))
@@ -154,6 +166,7 @@ class OrderEntry:
                 while self.queue and (not batch or size + len(self.queue[0].requests) <= GATHER_MAX):
                     batch.append(self.queue.pop(0))
                     size += len(batch[-1].requests)
+                self.committing_since = time.monotonic()
                 try:
                     answers = await loop.run_in_executor(self.threads, _commit, batch)
                 except Exception as error:
@@ -166,7 +179,7 @@ class OrderEntry:
                     else:
                         waiting.done.set_result(answer)
         finally:
-            self.flushing = False
+            self.flushing, self.committing_since = False, 0.0
 
     async def _caller(self, token: str) -> Caller | None:
         known = self.callers.get(token)
@@ -283,6 +296,8 @@ async def _respond(
         (b"x-content-type-options", b"nosniff"),
         (b"x-correlation-id", correlation.encode()),
     ]
+    if status in (429, 503):
+        headers.append((b"retry-after", b"1"))
     if replayed:
         headers.append((b"idempotent-replayed", b"true"))
     if budget:
@@ -291,7 +306,5 @@ async def _respond(
             (b"ratelimit-remaining", str(budget.remaining).encode()),
             (b"ratelimit-reset", b"1"),
         ]
-        if status == 429:
-            headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -41,12 +41,17 @@ def in_transaction(operation: Callable[P, R]) -> Callable[P, R]:
                 crash.point("after_commit")
                 return done
             except DatabaseError as error:
-                if attempt == ATTEMPTS_MAX or not isinstance(error.__cause__, _RETRYABLE):
+                if attempt == ATTEMPTS_MAX or not is_conflict(error):
                     raise
                 time.sleep(random.uniform(0, BACKOFF_SECONDS * 2**attempt))  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
 
     return run
+
+
+def is_conflict(error: DatabaseError) -> bool:
+    """Tell whether a transaction failed only because of another one, so that all of it may be run again."""
+    return isinstance(error.__cause__, _RETRYABLE)
 
 
 @contextmanager

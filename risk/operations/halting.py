@@ -3,28 +3,56 @@
 from datetime import datetime
 from uuid import UUID
 
+from django.db import DatabaseError
+
 from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
 from oms.kernel import json
 from oms.kernel.actor import Actor
-from oms.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from oms.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
-from oms.runtime.transactions import in_transaction
+from oms.runtime.transactions import in_transaction, is_conflict, transaction_scope
 from portfolio.models import Account
 from risk.domain.scopes import HALT_SCOPES, Scope
 from risk.models import Halt
 from risk.operations.naming import require_known
 from risk.queries.halts import HALT_LOCK, halt_out
 
+PATIENCE_MS = 200
+"""How long a halt waits for somebody's transaction before it ends those that stand idle."""
+TRIES_MAX = 20
 
-@in_transaction
+
 def engage_halt(scope: Scope, *, mode: str = Halt.Mode.HALT, reason: str, actor: Actor, at: datetime) -> Halt:
     """Stop sending for a scope from the commit on; `reduce_only` lets pass what brings positions nearer to zero.
 
-    Waits for claims under way (they are short) and lets none begin meanwhile. What is already at a broker is
-    left to the caller to cancel. Raises `Invalid` for an unknown scope or mode.
+    Waits for claims under way (they are short) and lets none begin meanwhile. A process that froze in the middle of a
+    transaction would hold it up for a minute: its session is ended, and what it had begun is undone. What is already
+    at a broker is left to the caller to cancel. Raises `Invalid` for an unknown scope or mode.
     """
+    for _ in range(TRIES_MAX):
+        try:
+            with transaction_scope():
+                sql.run("SELECT set_config('lock_timeout', %s, true)", [f"{PATIENCE_MS}ms"])
+                return _engage(scope, mode=mode, reason=reason, actor=actor, at=at)
+        except DatabaseError as error:
+            if not is_conflict(error):
+                raise
+            _end_idlers()
+    raise Unavailable("halt_held_up", "Another transaction holds up the halt; try again, or stop the gateways.")
+
+
+def _end_idlers() -> None:
+    """End sessions that hold a transaction open and do nothing in it."""
+    sql.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND state LIKE 'idle in transaction%%' AND state_change < clock_timestamp() - make_interval(secs => %s)",
+        [PATIENCE_MS / 1000],
+    )
+
+
+def _engage(scope: Scope, *, mode: str, reason: str, actor: Actor, at: datetime) -> Halt:
     if scope.kind not in HALT_SCOPES:
         raise Invalid("not_a_scope", f"Name one of: {', '.join(HALT_SCOPES)}.", field="scope")
     if mode not in Halt.Mode.values:
