@@ -19,7 +19,7 @@ JOIN journal_event e ON e.stream_id = t.id AND e.sequence = o.placed_sequence
 BROKER_ORDERS = """
 SELECT b.code, o.id::text, o.quantity, o.filled_quantity, c.filled_quantity, array_agg(s.client_order_id)
 FROM orders_childorder c JOIN orders_order o ON o.id = c.order_id JOIN brokers_broker b ON b.id = c.broker_id
-JOIN orders_submission s ON s.child_id = c.id AND s.kind <> 'cancel' GROUP BY b.code, o.id, c.id
+JOIN orders_submission s ON s.child_id = c.id GROUP BY b.code, o.id, c.id
 """
 LIVING_EXECUTIONS = """
 SELECT b.code, e.broker_execution_id, e.quantity, e.price FROM orders_execution e JOIN brokers_broker b ON b.id = e.broker_id
@@ -65,7 +65,7 @@ def compare_with_books(database_url: str, books: Mapping[str, Mapping[str, Any]]
     """Hold the desk's broker orders and executions against the venues' books, which are the oracle."""
     cumulative: dict[str, Decimal] = {}
     for code, book in books.items():
-        named = [name for order in book["orders"] for name in order["client_order_ids"]]
+        named = [order["client_order_id"] for order in book["orders"]]
         assert len(named) == len(set(named)), f"{code} has an order twice"
         cumulative |= {n: Decimal(o["cumulative_quantity"]) for o in book["orders"] for n in o["client_order_ids"]}
     ours: dict[str, tuple[Decimal, Decimal, Decimal]] = {}  # order: wanted, filled as we say, filled as they say

@@ -3,10 +3,11 @@
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,98 @@ def _until(so: Callable[[], bool], seconds: float = 30.0) -> None:
     while not so():
         assert time.monotonic() < end, "this never came true"
         time.sleep(0.05)
+
+
+FULL_TABLES = (
+    "orders_order",
+    "orders_childorder",
+    "orders_submission",
+    "orders_idempotencykey",
+    "risk_hold",
+    "risk_riskcheck",
+    "routing_routingdecision",
+)
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of 32 MB that holds the tables of orders; the log and the journal stay where there is room."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], check=False).returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        for parent in folder.parents[: len(folder.parents) - 2]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+        [(data,)] = proof.rows(database_url(), "SHOW data_directory")
+        server = Path(data).stat()
+        space = folder / "tables"
+        space.mkdir(mode=0o700)
+        os.chown(space, server.st_uid, server.st_gid)
+        _run(f"CREATE TABLESPACE small LOCATION '{space}'")
+        try:
+            _move("small")
+            yield folder
+        finally:
+            _move("pg_default")
+            _run("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def _move(space: str) -> None:
+    for table in FULL_TABLES:
+        _run(f"ALTER TABLE {table} SET TABLESPACE {space}")
+        indexes = proof.rows(database_url(), f"SELECT indexname FROM pg_indexes WHERE tablename = '{table}'")
+        for (index,) in indexes:
+            _run(f'ALTER INDEX "{index}" SET TABLESPACE {space}')
+
+
+def _run(statement: str) -> None:
+    with psycopg.connect(database_url(), autocommit=True) as link:
+        link.execute(statement)  # type: ignore[call-overload]
+
+
+def test_d09_a_full_disk_refuses_orders_and_leaves_nothing_half_done(
+    live_desk: Desk, nursery: Nursery, client: Client, join: Callable[..., Venue], tmp_path: Path
+) -> None:
+    """Reads and halts go on; what was refused under its key is taken under the same key when there is room again."""
+    from knox.models import get_token_model
+
+    join()
+    refresh(live_desk)
+    with _small_disk(tmp_path / "disk") as disk:
+        Web(nursery, client).start()
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(b"\0" * 65536):
+                pass
+        intents, refused = [], None
+        while refused is None:
+            intents.append(wanted(f"full-{len(intents)}", 1 + len(intents), ("buy", "sell_short")[len(intents) % 2]))
+            answer = client.place(intents[-1])
+            assert answer.status in (201, 503), answer
+            refused = intents[-1] if answer.status == 503 else None
+            assert len(intents) < 2_000, "the disk was never full"
+
+        listed = client.call("GET", "/api/v1/orders?limit=5")
+        officer = Client(client.port, get_token_model().objects.create(live_desk.rita)[1])
+        halted = officer.call(
+            "POST", "/api/v1/risk/halts", {"scope": {"symbol": "MSFT"}, "mode": "halt", "reason": "drill"}
+        )
+        officer.close()
+        half_done = proof.rows(
+            database_url(),
+            "SELECT id FROM risk_hold h WHERE NOT EXISTS (SELECT 1 FROM orders_order o WHERE o.id = h.id)",
+        )
+        filler.unlink()
+        client.insist(refused, 20)
+
+        assert listed.status == 200
+        assert halted.status == 201
+        assert half_done == []
+        assert [a.status for a in refused.answers][-1] == 201
+        assert proof.compare_with_clients(database_url(), intents) == len(intents)
+        live_desk.holds()
+        nursery.close()

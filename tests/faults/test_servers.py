@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
+from oms.runtime.watchdog import DEAF_SECONDS
+from oms.supervisor.readiness import missing
 from tests.faults import proof
 from tests.faults.client import Client, Load
 from tests.faults.desk import ROOT, Desk, environment
@@ -112,6 +115,17 @@ def test_d05_postgresql_stops_immediately_mid_burst(desk: Desk, client: Client, 
             serves.append(until_promised(running))
             time.sleep(0.5)
         end(desk, running, "PostgreSQL stopped at once", cycles, serves_seconds_max=round(max(serves), 1))
+
+
+def test_d02_a_worker_that_went_deaf_ends_itself_and_is_started_again(desk: Desk) -> None:
+    """Connected and alive, it fetches nothing any more; orders go out meanwhile, the gateways see to it."""
+    ends = desk.output.read_text().count("worker ended")
+    with Celery(broker=desk.urls["redis"], set_as_current=False) as app:
+        [told] = app.control.cancel_consumer("celery", reply=True, timeout=5)
+    assert "ok" in str(told)
+
+    desk.until(lambda: desk.output.read_text().count("worker ended") > ends, DEAF_SECONDS + 15)
+    desk.until(lambda: not missing("127.0.0.1", desk.port, "/readyz"), 60)
 
 
 def test_d12_two_beats_send_nothing_twice(desk: Desk, client: Client, tmp_path: Path) -> None:
