@@ -19,13 +19,15 @@ from oms.servers.process import tail
 from oms.supervisor.children import Child, Hurry, Program, stop_all
 from oms.supervisor.console import Tail, say
 from oms.supervisor.programs import KNOWN, Roster, chosen, gateway, manage, programs
-from oms.supervisor.readiness import missing
+from oms.supervisor.readiness import missing, taken
 from oms.supervisor.watch import Guard
 
 TICK_SECONDS = 0.2
 ROSTER_SECONDS = 2.0
 READY_SECONDS = 120.0
 TELL_SECONDS = 10.0
+DOOR_SECONDS = 15.0
+"""What a desk that was killed may need to leave its port."""
 
 WELCOME = """
 The desk is open:   {address}
@@ -53,6 +55,7 @@ def up(arguments: Sequence[str], data: Path) -> int:
         hurry.listen()  # until here a signal just ends us, and the servers with us
         desk = Desk(options, data, lease, hurry)
         try:
+            desk.find_door()
             desk.prepare()
             desk.watch()
             return 0
@@ -98,6 +101,19 @@ class Desk:
             pid = server.process.pid if server.process else self.lease.adopted.get(server.name)
             if pid is not None:
                 self.guard.watch(server.name, pid, server.stop_signal)
+
+    def find_door(self) -> None:
+        """Refuse a port that somebody else has, before anything is set up: his answers would be taken for ours."""
+        host, port = self.options.host, self.options.port
+        end = time.monotonic() + DOOR_SECONDS
+        told = False
+        while chosen("web", self.options.only) and (fault := taken(host, port)) and not self.hurry.stopping():
+            if not told:
+                say(f"Port {port} is not free ({fault}); waiting up to {DOOR_SECONDS:.0f} s for it ...")
+                told = True
+            if time.monotonic() > end:
+                raise Refused(f"oms: nobody can listen on {host} port {port}: {fault}. Use another --port.")
+            time.sleep(TICK_SECONDS)
 
     def prepare(self) -> None:
         """Bring the schema to this code's state; put the demo desk into an empty one."""

@@ -1,12 +1,26 @@
 """Whether the desk serves, asked as a user's browser would."""
 
 import json
+import socket
+from contextlib import closing
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 SECONDS = 2.0
+
+
+def taken(host: str, port: int) -> str:
+    """Why nobody can listen there; empty when one can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            return str(getattr(error, "strerror", None) or error)
+    return ""
 
 
 def missing(host: str, port: int, path: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from oms.supervisor.children import Child, Hurry, Program, stop_all
 from oms.supervisor.console import Tail
 from oms.supervisor.desk import parse
 from oms.supervisor.programs import chosen, programs
-from oms.supervisor.readiness import missing, reasons
+from oms.supervisor.readiness import missing, reasons, taken
 from oms.supervisor.testing import processes
 
 PYTHON = sys.executable
@@ -296,3 +297,16 @@ def until_gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+class TestDoor:
+    def test_a_port_that_somebody_listens_on_is_taken_and_then_free_again(self) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            assert "in use" in taken("127.0.0.1", port)
+        assert taken("127.0.0.1", port) == ""
+
+    def test_a_port_that_is_none_is_told(self) -> None:
+        assert taken("127.0.0.1", 99_999) != ""

@@ -27,6 +27,8 @@ LEASE_SECONDS = 6
 RENEW_SECONDS = 2
 POLL_SECONDS = 0.25
 RECONNECT_SECONDS = 0.5
+WELCOME_SECONDS = 10.0
+"""A broker that starts together with the desk may be late by so much before anybody is warned."""
 log = structlog.get_logger(__name__)
 
 
@@ -64,6 +66,7 @@ class Gateway:
         self.stop = threading.Event()
         self.actor = Actor.system("gateway")
         self.renewed = 0.0
+        self.began, self.met = time.monotonic(), False
 
     def run(self) -> None:
         """Hold the lease, follow the stream, reconnect when it breaks."""
@@ -77,7 +80,8 @@ class Gateway:
                 self.broker = brokers.brokers_by_code().get(self.broker.code, self.broker)
                 self._follow()
             except BrokerError as error:
-                log.warning("session_lost", broker=self.broker.code, error=str(error))
+                early = not self.met and time.monotonic() - self.began < WELCOME_SECONDS
+                (log.info if early else log.warning)("session_lost", broker=self.broker.code, error=str(error))
                 self._connected(False)
                 self.stop.wait(RECONNECT_SECONDS)
             except (OperationalError, InterfaceError) as error:
@@ -109,6 +113,7 @@ class Gateway:
         cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
         stream = adapter.stream((cursor[0] if cursor else None) or 0)
         self._connected(True)
+        self.met = True
         desk.apply_parked(self.broker.id, actor=self.actor, at=now(), mended=True)
         try:
             while not self.stop.is_set() and self._hold_lease():
