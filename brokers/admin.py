@@ -1,8 +1,6 @@
 """Reference data in the admin, edited by administrators with its history kept; quotes and raw messages to read."""
 
 from django.contrib import admin
-from simple_history.admin import SimpleHistoryAdmin
-from unfold.admin import ModelAdmin
 
 from brokers.models import (
     Broker,
@@ -15,11 +13,8 @@ from brokers.models import (
     Quote,
     RawMessage,
 )
+from oms.journal.edited import Edited
 from oms.runtime.facts import Facts
-
-
-class Edited(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]
-    """Rows that administrators edit; the history page tells who changed what."""
 
 
 @admin.register(Instrument)

@@ -109,6 +109,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+FORMAT_MODULE_PATH = ["oms.formats"]
 
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher"
@@ -140,6 +141,35 @@ STATICFILES_DIRS = [BASE_DIR / "templates" / "static"]
 STATIC_ROOT = env("OMS_STATIC_ROOT", default=str(BASE_DIR / "var" / "static") if PRODUCTION else None)
 WHITENOISE_USE_FINDERS = not PRODUCTION
 WHITENOISE_AUTOREFRESH = DEMO  # an edited script is served as it is now
+
+UNFOLD = {
+    "SITE_TITLE": "Desk admin",
+    "SITE_HEADER": "Desk admin",
+    "SITE_SUBHEADER": "back to the blotter",
+    "SITE_URL": "/",
+    "SITE_SYMBOL": "monitoring",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/desk/icon.svg"}],
+    "DASHBOARD_CALLBACK": "oms.pages.overview.dashboard",
+    "SIDEBAR": {"show_search": True},
+    "COLORS": {
+        "primary": {
+            shade: f"oklch({lightness}% {chroma} 258)"
+            for shade, lightness, chroma in (
+                ("50", 97, 0.015),
+                ("100", 93, 0.035),
+                ("200", 88, 0.06),
+                ("300", 81, 0.1),
+                ("400", 72, 0.15),
+                ("500", 63, 0.19),
+                ("600", 54, 0.2),
+                ("700", 47, 0.19),
+                ("800", 41, 0.16),
+                ("900", 36, 0.12),
+                ("950", 27, 0.08),
+            )
+        }
+    },
+}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

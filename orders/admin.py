@@ -9,40 +9,27 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from oms.kernel import decimals
+from oms.kernel.decimals import text
 from oms.kernel.errors import DomainError, Invalid, InvalidFields
-from oms.runtime.facts import Facts
+from oms.runtime.facts import Facts, Part
 from oms.runtime.roles import actor_for, require_role
 from orders import operations
 from orders.domain.tickets import Terms
 from orders.models import ChildOrder, Execution, IdempotencyKey, Order, ParkedReport, Submission
+from orders.states import OPEN
 from portfolio.queries import visible_accounts
 
 CONFIRMED = "confirmed"
 
 
-class _Part(admin.TabularInline):  # type: ignore[type-arg]
-    """Rows of an order, to read."""
-
-    extra = 0
-    can_delete = False
-    show_change_link = True
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return True
-
-
-class ChildPart(_Part):
+class ChildPart(Part):
     """The broker orders of an order."""
 
     model = ChildOrder
+    show_change_link = True
     fields = [
         "broker",
         "client_order_id",
@@ -54,10 +41,11 @@ class ChildPart(_Part):
     ]
 
 
-class ExecutionPart(_Part):
+class ExecutionPart(Part):
     """The executions of an order."""
 
     model = Execution
+    show_change_link = True
     fields = ["broker", "broker_execution_id", "kind", "quantity", "price", "fees", "executed_at"]
     fk_name = "order"
 
@@ -65,9 +53,9 @@ class ExecutionPart(_Part):
 class TermsForm(forms.Form):
     """What a replace may change; what stays empty stays as it is."""
 
-    quantity = forms.CharField(required=False, max_length=30)
-    limit_price = forms.CharField(required=False, max_length=30)
-    stop_price = forms.CharField(required=False, max_length=30)
+    quantity = forms.CharField(required=False, max_length=30, widget=UnfoldAdminTextInputWidget)
+    limit_price = forms.CharField(required=False, max_length=30, widget=UnfoldAdminTextInputWidget)
+    stop_price = forms.CharField(required=False, max_length=30, widget=UnfoldAdminTextInputWidget)
 
     def terms(self) -> Terms:
         """Return the terms typed, or raise `Invalid` naming the field."""
@@ -82,16 +70,37 @@ class TermsForm(forms.Form):
         return Terms(quantity=read("quantity"), limit_price=read("limit_price"), stop_price=read("stop_price"))
 
 
+class Working(admin.SimpleListFilter):
+    """What still works at brokers, apart from what is over."""
+
+    title = "open"
+    parameter_name = "open"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Name the choices."""
+        return [("yes", "open"), ("no", "closed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        """Narrow by status."""
+        if self.value() not in ("yes", "no"):
+            return queryset
+        return (
+            queryset.filter(status__in=sorted(OPEN))
+            if self.value() == "yes"
+            else queryset.exclude(status__in=sorted(OPEN))
+        )
+
+
 @admin.register(Order)
 class OrderAdmin(Facts):
     """Orders of the accounts the user may see."""
 
     everyone = True
     list_display = [
-        "client_order_id", "account", "side", "quantity", "instrument", "order_type", "limit_price", "status",
-        "filled_quantity", "unknown", "created_at",
+        "created_at", "account", "side", "quantity", "instrument", "order_type", "limit_price", "stop_price", "status",
+        "filled_quantity", "unknown", "client_order_id",
     ]  # fmt: skip
-    list_filter = ["status", ("account", admin.RelatedOnlyFieldListFilter), "side", "order_type", "unknown"]
+    list_filter = [Working, "status", ("account", admin.RelatedOnlyFieldListFilter), "side", "order_type", "unknown"]
     search_fields = ["client_order_id", "instrument__symbol"]
     list_select_related = ["account", "instrument"]
     inlines = [ChildPart, ExecutionPart]
@@ -139,7 +148,7 @@ class OrderAdmin(Facts):
     def _confirm(self, request: HttpRequest, rows: QuerySet[Order], action: str, form: Any) -> HttpResponse:
         context = self.admin_site.each_context(request) | {
             "title": f"{action.capitalize()} {rows.count()} order{'s' if rows.count() != 1 else ''}",
-            "orders": rows,
+            "lines": [{"id": o.pk, "text": _line(o)} for o in rows],
             "action": action,
             "form": form,
             "opts": self.model._meta,
@@ -154,6 +163,13 @@ class OrderAdmin(Facts):
         except DomainError as error:
             told = error.errors[0].detail if isinstance(error, InvalidFields) else error.detail
             self.message_user(request, f"{order}: {told}", messages.ERROR)
+
+
+def _line(order: Order) -> str:
+    """Say what an order is and how far it came."""
+    prices = [f"{n} {text(p)}" for n, p in (("stop", order.stop_price), ("limit", order.limit_price)) if p is not None]
+    what = " ".join([order.side, text(order.quantity), str(order.instrument), *(prices or [order.order_type])])
+    return f"{what} in {order.account}: {order.status}, {text(order.filled_quantity)} filled, {text(order.leaves_quantity)} open"
 
 
 def _actor(request: HttpRequest) -> Any:

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from brokers.models import Broker, BrokerAccount, Instrument
+from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from oms.runtime.fsm import FSMField, StateMachineModel, transition
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
@@ -202,7 +203,7 @@ class Order(Lifecycle):
         ]
 
     def __str__(self) -> str:
-        return f"{self.side} {self.quantity} {self.client_order_id}"
+        return f"{self.side} {text(self.quantity)} {self.client_order_id}"
 
 
 class IdempotencyKey(models.Model):
@@ -344,7 +345,7 @@ class Execution(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.quantity} @ {self.price}"
+        return f"{self.kind} {text(self.quantity)} @ {text(self.price)}"
 
     def signed_quantity(self) -> Any:
         """Return the quantity with the side's sign: buys above zero."""

@@ -3,15 +3,12 @@
 Accounts are opened, and cash is moved, by operations alone (the API): they tell the audit trail.
 """
 
-from typing import Any
-
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
-from simple_history.admin import SimpleHistoryAdmin
-from unfold.admin import ModelAdmin, TabularInline
 
-from oms.runtime.facts import Facts
+from oms.journal.edited import Edited
+from oms.runtime.facts import Facts, Part
 from portfolio.models import (
     Account,
     AccountGrant,
@@ -27,10 +24,6 @@ from portfolio.models import (
 )
 
 
-class Edited(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]
-    """Rows that people edit; the history page tells who changed what."""
-
-
 @admin.register(Account)
 class AccountAdmin(Edited):
     """Accounts: the name, and whether one is open."""
@@ -39,6 +32,7 @@ class AccountAdmin(Edited):
     list_filter = ["status", "base_currency"]
     search_fields = ["code", "name"]
     readonly_fields = ["code", "base_currency", "lot_method", "created_at"]
+    editors = frozenset({"admin", "ops"})
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Accounts are opened by the operation, which links them to brokers."""
@@ -62,6 +56,8 @@ class AccountGrantAdmin(Edited):
 @admin.register(Strategy)
 class StrategyAdmin(Edited):
     """Labels of orders."""
+
+    editors = frozenset({"admin", "ops"})
 
     list_display = ["code", "active"]
     search_fields = ["code"]
@@ -97,21 +93,11 @@ class TradeAdmin(Facts):
     ordering = ["-id"]
 
 
-class EntryInline(TabularInline):  # type: ignore[misc]
+class EntryInline(Part):
     """The lines of a transaction."""
 
     model = LedgerEntry
-    fields = readonly_fields = ["code", "currency", "amount", "instrument", "broker", "quantity"]
-    can_delete = False
-    extra = 0
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Lines are written with their transaction."""
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Show the lines to whoever sees the transaction."""
-        return True
+    fields = ["code", "currency", "amount", "instrument", "broker", "quantity"]
 
 
 @admin.register(LedgerTransaction)

@@ -5,6 +5,7 @@ from django.db import models
 from simple_history.models import HistoricalRecords
 
 from brokers.models import Broker, BrokerAccount, Instrument
+from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 
 
@@ -98,7 +99,7 @@ class Trade(models.Model):
         indexes = [models.Index(fields=["account", "instrument", "executed_at"], name="trade_book")]
 
     def __str__(self) -> str:
-        return f"{self.quantity} @ {self.price}"
+        return f"{text(self.quantity)} @ {text(self.price)}"
 
 
 class LedgerTransaction(models.Model):
@@ -144,7 +145,7 @@ class LedgerEntry(models.Model):
         constraints = bounded("ledger_entry", any_sign=("amount", "quantity"))
 
     def __str__(self) -> str:
-        return f"{self.code} {self.amount} {self.currency}"
+        return f"{self.code} {text(self.amount)} {self.currency}"
 
 
 class Lot(models.Model):
@@ -172,7 +173,7 @@ class Lot(models.Model):
         indexes = [models.Index(fields=["account", "instrument", "closed_at", "opened_at"], name="lot_queue")]
 
     def __str__(self) -> str:
-        return f"{self.remaining} @ {self.price}"
+        return f"{text(self.remaining)} @ {text(self.price)}"
 
 
 class Position(models.Model):
@@ -195,7 +196,7 @@ class Position(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.quantity} of {self.instrument_id}"
+        return f"{text(self.quantity)} of {self.instrument_id}"
 
 
 class BrokerPosition(models.Model):
@@ -213,7 +214,7 @@ class BrokerPosition(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.quantity} of {self.instrument_id} at {self.broker_id}"
+        return f"{text(self.quantity)} of {self.instrument_id} at {self.broker_id}"
 
 
 class CashBalance(models.Model):

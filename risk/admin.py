@@ -11,28 +11,17 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from simple_history.admin import SimpleHistoryAdmin
-from unfold.admin import ModelAdmin
 
+from oms.journal.edited import Edited
 from oms.kernel.errors import DomainError
+from oms.runtime.facts import Facts
 from oms.runtime.roles import actor_for, require_role
 from risk import operations
 from risk.models import Approval, Exposure, Halt, Hold, Limit, RestrictedInstrument, RiskCheck
 
 
-class ReadOnly(ModelAdmin):
-    """Rows that only operations write."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody adds one here."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody edits one here."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody deletes one here."""
-        return False
+class Judged(Facts):
+    """Rows that only operations write, some of them by actions here."""
 
     def each(self, request: HttpRequest, rows: QuerySet[Any], operation: Callable[[Any], object]) -> None:
         """Run an operation of a risk officer for every row chosen, and tell what became of each."""
@@ -46,7 +35,7 @@ class ReadOnly(ModelAdmin):
 
 
 @admin.register(Limit)
-class LimitAdmin(SimpleHistoryAdmin, ReadOnly):
+class LimitAdmin(SimpleHistoryAdmin, Judged):
     """Limits, with the second person's decision as an action."""
 
     list_display = ["kind", "scope_kind", "scope_key", "value", "currency", "status", "maker", "approver", "created_at"]
@@ -75,7 +64,7 @@ class LimitAdmin(SimpleHistoryAdmin, ReadOnly):
 
 
 @admin.register(Halt)
-class HaltAdmin(ReadOnly):
+class HaltAdmin(Judged):
     """Halts, with their release as an action."""
 
     list_display = [
@@ -103,7 +92,7 @@ class HaltAdmin(ReadOnly):
 
 
 @admin.register(Approval)
-class ApprovalAdmin(ReadOnly):
+class ApprovalAdmin(Judged):
     """What waits, or waited, for a second person."""
 
     list_display = ["created_at", "object_kind", "action", "account", "status", "maker", "approver", "expires_at"]
@@ -113,7 +102,7 @@ class ApprovalAdmin(ReadOnly):
 
 
 @admin.register(Hold)
-class HoldAdmin(ReadOnly):
+class HoldAdmin(Judged):
     """What open orders may still take."""
 
     list_display = ["id", "account", "instrument", "side", "open_quantity", "unit_amount", "currency", "created_at"]
@@ -123,7 +112,7 @@ class HoldAdmin(ReadOnly):
 
 
 @admin.register(Exposure)
-class ExposureAdmin(ReadOnly):
+class ExposureAdmin(Judged):
     """Totals of the open holds."""
 
     list_display = ["account", "instrument", "buying", "selling", "amount"]
@@ -132,7 +121,7 @@ class ExposureAdmin(ReadOnly):
 
 
 @admin.register(RiskCheck)
-class RiskCheckAdmin(ReadOnly):
+class RiskCheckAdmin(Judged):
     """Verdicts with the numbers used."""
 
     list_display = ["id", "account", "approved", "reason", "at"]
@@ -143,9 +132,10 @@ class RiskCheckAdmin(ReadOnly):
 
 
 @admin.register(RestrictedInstrument)
-class RestrictedInstrumentAdmin(SimpleHistoryAdmin, ModelAdmin):
+class RestrictedInstrumentAdmin(Edited):
     """The restricted list."""
 
+    editors = frozenset({"risk"})
     list_display = ["instrument", "since", "until", "reason"]
     list_select_related = ["instrument"]
 

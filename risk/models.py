@@ -5,6 +5,7 @@ from django.db import models
 from simple_history.models import HistoricalRecords
 
 from brokers.models import Instrument
+from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from portfolio.models import Account, Strategy
 
@@ -53,7 +54,7 @@ class Limit(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.value} for {self.scope_kind} {self.scope_key}"
+        return f"{self.kind} {text(self.value)} for {self.scope_kind} {self.scope_key}"
 
 
 class Hold(models.Model):
@@ -81,7 +82,7 @@ class Hold(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.side} {self.open_quantity}"
+        return f"{self.side} {text(self.open_quantity)}"
 
 
 class Exposure(models.Model):

@@ -3,6 +3,7 @@
 from django.db import models
 
 from brokers.models import Broker
+from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 
 
@@ -31,4 +32,4 @@ class RouteLeg(models.Model):
         constraints = bounded("route_leg", positive=("quantity",))
 
     def __str__(self) -> str:
-        return f"{self.quantity} to {self.broker_id}"
+        return f"{text(self.quantity)} to {self.broker_id}"

@@ -50,7 +50,12 @@ def up(arguments: Sequence[str], data: Path) -> int:
     options = parse(arguments)
     hurry = Hurry()
     with ExitStack() as held:
-        say(f"Starting PostgreSQL and Valkey (data in {data}) ...")
+        own = [n for n, url in (("PostgreSQL", "DATABASE_URL"), ("Valkey", "REDIS_URL")) if not os.environ.get(url)]
+        say(
+            f"Starting {' and '.join(own)} (data in {data}) ..."
+            if own
+            else "Using the servers of DATABASE_URL and REDIS_URL ..."
+        )
         lease = attach_or_start(data, held, purpose="up", own=True)
         hurry.listen()  # until here a signal just ends us, and the servers with us
         desk = Desk(options, data, lease, hurry)
