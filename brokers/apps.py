@@ -8,3 +8,11 @@ class BrokersConfig(AppConfig):
 
     name = "brokers"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Tell the adapters where they may connect: they know no settings themselves."""
+        from django.conf import settings  # noqa: PLC0415 - read when it is known
+
+        from brokers.adapters import reach  # noqa: PLC0415
+
+        reach.permit(settings.BROKER_HOSTS)

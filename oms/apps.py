@@ -11,12 +11,13 @@ class OmsConfig(AppConfig):
     name = "oms"
 
     def ready(self) -> None:
-        """Import for its effect: it becomes the current Celery app.
+        """Import for their effects: the current Celery app, and what production refuses to start with.
 
         A batch of orders makes some ten thousand objects and no cycle: looking for cycles after every 700 of them, over
         all that the libraries loaded, took a sixth of the order path's time.
         """
-        import oms.celery  # noqa: F401, PLC0415
+        import oms.celery  # noqa: PLC0415
+        import oms.safety  # noqa: F401, PLC0415
 
         gc.freeze()
         gc.set_threshold(50_000, 10, 20)

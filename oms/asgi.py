@@ -1,5 +1,6 @@
 """The door for HTTP and WebSockets."""
 
+import asyncio
 import os
 from typing import Any
 
@@ -12,12 +13,14 @@ _django = get_asgi_application()
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 
 from oms.entry import OrderEntry
 from oms.live.consumer import Blotter
 from oms.live.hub import hub
 from oms.runtime.bodies import BodyLimit
+from oms.safety import refuse_unsafe_start
 
 _http = BodyLimit(OrderEntry(_django) if settings.ORDER_ENTRY == "thin" else _django)
 _websocket = AuthMiddlewareStack(URLRouter([path("ws/blotter/", Blotter.as_asgi())]))
@@ -41,6 +44,12 @@ async def _lifespan(receive: Any, send: Any) -> None:
         message = await receive()
         if message["type"] == "lifespan.shutdown":
             await hub.stop()
+        else:
+            try:
+                await asyncio.to_thread(refuse_unsafe_start)
+            except ImproperlyConfigured as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

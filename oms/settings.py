@@ -3,11 +3,13 @@
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from oms.runtime.logs import configure as configure_logs
+from oms.runtime.transport import require_safe_servers
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -18,14 +20,17 @@ if ENVIRONMENT not in ("demo", "test", "production"):
 PRODUCTION = ENVIRONMENT == "production"
 DEMO = ENVIRONMENT == "demo"
 
-SECRET_KEY = env("OMS_SECRET_KEY", default="" if PRODUCTION else "not-secret-only-for-demo-and-tests-on-this-machine")
-if PRODUCTION and len(SECRET_KEY) < 50:
+KNOWN_KEY = "not-secret-only-for-demo-and-tests-on-this-machine"
+SECRET_KEY = env("OMS_SECRET_KEY", default="" if PRODUCTION else KNOWN_KEY)
+if PRODUCTION and (len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 10 or SECRET_KEY == KNOWN_KEY):
     raise ImproperlyConfigured("OMS_SECRET_KEY must hold at least 50 random characters in production.")
 DEBUG = False
 ALLOWED_HOSTS = env.list("OMS_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]", "testserver"])
 if PRODUCTION and (not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS):
     raise ImproperlyConfigured("OMS_HOSTS must list the host names that the desk serves; a star is refused.")
 CSRF_TRUSTED_ORIGINS = env.list("OMS_ORIGINS", default=[])
+if PRODUCTION and not all(origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS):
+    raise ImproperlyConfigured("OMS_ORIGINS must name https origins in production.")
 
 if "DATABASE_URL" not in os.environ and not {"makemigrations", "check"} & set(sys.argv):
     raise ImproperlyConfigured("DATABASE_URL is not set; start through manage.py, or point it at a PostgreSQL.")
@@ -45,6 +50,8 @@ DATABASES["default"]["OPTIONS"] = {
     + (" -c oms.tests_may_truncate=on" if ENVIRONMENT == "test" else ""),
 }
 REDIS_URL = env("REDIS_URL", default="redis://127.0.0.1:1/0")
+if PRODUCTION:
+    require_safe_servers(DATABASES["default"], REDIS_URL)
 
 INSTALLED_APPS = [
     "unfold",
@@ -228,8 +235,13 @@ CELERY_DB_REUSE_MAX = 100_000  # without it every task opens a connection of its
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "orders.sweep", "schedule": 1.0, "options": {"expires": 5}},
+    "checkpoint": {"task": "journal.checkpoint", "schedule": 60.0, "options": {"expires": 30}},
 }
 
+BROKER_HOSTS = env.list("OMS_BROKER_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "::1"])
+"""Where brokers may be: the desk connects to no other host, whatever a broker's settings say."""
+CHECKPOINTS = env("OMS_CHECKPOINTS", default=str(Path(env("OMS_DATA", default=str(BASE_DIR / "var"))) / "checkpoints"))
+"""Where the heads of the audit chains are exported to; best a folder that the database's people can't write."""
 LEASE_SECONDS = 10
 """How long a worker may hold a claimed submission; a call to a broker must end well inside."""
 ORDER_ENTRY = env("OMS_ENTRY", default="thin")
@@ -239,7 +251,16 @@ if PRODUCTION and "OMS_CRASH" in os.environ:
 SESSIONS = env.bool("OMS_SESSIONS", default=False)
 BUILD = env("OMS_BUILD", default="")
 
-configure_logs(json_lines=PRODUCTION)
-LOGGING_CONFIG = None
 METRICS_TOKEN = env("OMS_METRICS_TOKEN", default="")
 """What a scraper sends as a bearer token; without one set, only officers and, in a demo, this machine may read /metrics."""
+
+configure_logs(
+    json_lines=PRODUCTION,
+    secrets=[
+        "" if SECRET_KEY == KNOWN_KEY else SECRET_KEY,
+        METRICS_TOKEN,
+        str(DATABASES["default"].get("PASSWORD") or ""),
+        urlsplit(REDIS_URL).password or "",
+    ],
+)
+LOGGING_CONFIG = None

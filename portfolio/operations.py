@@ -13,6 +13,7 @@ from django.contrib.auth import get_user_model
 
 from brokers import queries as reference
 from brokers.adapters import build
+from brokers.adapters.reach import HostRefused, judge_settings
 from brokers.domain.fees import charge
 from brokers.models import Broker, BrokerAccount, FeeSchedule, Instrument, Listing
 from oms.journal import operations as journal
@@ -259,8 +260,9 @@ def add_broker(
 
 
 def require_usable(adapter: str, settings: Mapping[str, Any]) -> None:
-    """Raise `Invalid` unless the adapter can be built and all that the settings name exists and can be read."""
+    """Raise `Invalid` unless the adapter can be built, its host may be reached, and all that the settings name exists and can be read."""
     try:
+        judge_settings(settings)
         build(adapter, dict(settings)).close()
         _require_known("listings", settings.get("listings"), Instrument.objects.values_list("symbol", flat=True))
         _require_known("accounts", settings.get("accounts"), Account.objects.values_list("code", flat=True))
@@ -270,6 +272,8 @@ def require_usable(adapter: str, settings: Mapping[str, Any]) -> None:
             charge(items, side="buy", quantity=ONE, price=ONE, currency="USD")
     except Invalid:
         raise
+    except HostRefused as error:
+        raise Invalid("host_refused", f"{error}.", field="settings") from error
     except KeyError as error:
         raise Invalid("bad_settings", f"The setting {error} is missing.", field="settings") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError, msgspec.MsgspecError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from os import environ
 from threading import local
 from typing import Any
 
@@ -14,12 +15,19 @@ ADAPTERS = {"simulated": "brokers.adapters.simulated"}
 def build(adapter_name: str, settings: dict[str, Any]) -> BrokerAdapter:
     """Return an adapter for a broker's settings; no connection is made yet.
 
-    Raises `ValueError` for an unknown adapter, `KeyError` for a setting that the adapter can't do without.
+    A value `{"env": "PRIME_KEY"}` stands for that environment variable, so that a secret is kept in no table.
+    Raises `ValueError` for an unknown adapter, `KeyError` for a setting or variable that the adapter can't do without.
     """
     if adapter_name not in ADAPTERS:
         raise ValueError(f"no adapter named {adapter_name!r}; known: {', '.join(sorted(ADAPTERS))}")
     make: Callable[[dict[str, Any]], BrokerAdapter] = import_module(ADAPTERS[adapter_name]).build
-    return make(settings)
+    return make(_filled_in(settings))
+
+
+def _filled_in(value: Any) -> Any:
+    if isinstance(value, dict):
+        return environ[value["env"]] if set(value) == {"env"} else {k: _filled_in(v) for k, v in value.items()}
+    return [_filled_in(v) for v in value] if isinstance(value, list) else value
 
 
 _local = local()

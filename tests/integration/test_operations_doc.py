@@ -137,6 +137,7 @@ def production(tmp_path: Path) -> Iterator[Production]:
         "OMS_HOSTS": "desk.example.com",
         "OMS_ORIGINS": "https://desk.example.com",
         "OMS_STATIC_ROOT": str(tmp_path / "static"),
+        "OMS_BROKER_HOSTS": "127.0.0.1",
         "OMS_DATA": str(tmp_path / "data"),
         "OMS_SUPERVISED": "1",  # this Python has the packages; nothing needs to be installed
         "DATABASE_URL": f"{maintenance.rsplit('/', 1)[0]}/{name}",

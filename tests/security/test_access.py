@@ -187,6 +187,7 @@ ALLOWED = {
     "accounts": {"name", "lot_method"},
     "accounts/{code}/transfers": {"to"},
     "accounts/{code}/grants": {"expires_at"},
+    "brokers": {"name"},
     "quotes": {"bid_size", "ask_size", "last"},
 }  # fmt: skip
 """Names that a body may hold beside those of the row's example."""

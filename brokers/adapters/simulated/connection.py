@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from brokers.adapters.port import BrokerUnavailable
+from brokers.adapters.reach import HostRefused, addresses
 
 VERSION = 1
 CONNECT_SECONDS = 2.0
@@ -35,8 +36,9 @@ class Connection:
         self.buffer = bytearray()
         try:
             left = max(min(deadline - time.monotonic(), CONNECT_SECONDS), 0.001)
-            address = (settings.get("host", "127.0.0.1"), int(settings["port"]))
-            self.socket = socket.create_connection(address, timeout=left)
+            self.socket = _connect(settings.get("host", "127.0.0.1"), int(settings["port"]), left)
+        except HostRefused as error:
+            raise BrokerUnavailable(str(error), permanent=True, sent=False) from None
         except KeyError:
             raise BrokerUnavailable("the settings name no port", permanent=True, sent=False) from None
         except (OSError, ValueError) as error:
@@ -119,3 +121,14 @@ class Connection:
     def close(self) -> None:
         """Hang up; twice is harmless."""
         self.socket.close()
+
+
+def _connect(host: str, port: int, seconds: float) -> socket.socket:
+    """Connect to the first address that answers, of those that the host's name leads to now."""
+    trouble: OSError = OSError(f"{host} leads nowhere")
+    for address in addresses(host, port):
+        try:
+            return socket.create_connection(address, timeout=seconds)
+        except OSError as error:
+            trouble = error
+    raise trouble

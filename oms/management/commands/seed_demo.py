@@ -20,15 +20,11 @@ from brokers.simulation.demo import DEMO_BROKERS, DEMO_INSTRUMENTS
 from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.ids import uuid7
+from oms.runtime.people import DEMO_PASSWORD, DEMO_PEOPLE
 from portfolio import operations as portfolio
 from portfolio.models import Account, Strategy
 from risk.models import Limit
 
-PASSWORD = "demo"  # noqa: S105 - known on purpose; settings for production never see it
-PEOPLE = {
-    "trader": "trader", "trader2": "trader", "risk": "risk", "risk2": "risk", "ops": "ops", "ops2": "ops",
-    "auditor": "auditor", "admin": "admin",
-}  # fmt: skip
 ACCOUNTS = (
     ("MAIN", "Main book", "USD", {"USD": "10000000", "USDT": "1000000"}, ("trader",)),
     ("ALPHA", "Alpha strategy", "USD", {"USD": "2000000"}, ("trader2",)),
@@ -111,8 +107,8 @@ def seed(at: datetime) -> None:
 
 def _people() -> None:
     users = get_user_model().objects
-    for name, role in PEOPLE.items():
-        user = users.create_user(name, password=PASSWORD, is_staff=True, is_superuser=role == "admin")
+    for name, role in DEMO_PEOPLE.items():
+        user = users.create_user(name, password=DEMO_PASSWORD, is_staff=True, is_superuser=role == "admin")
         user.groups.add(Group.objects.get_or_create(name=role)[0])
 
 

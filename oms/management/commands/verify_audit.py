@@ -1,11 +1,13 @@
 """Verify the journal's hash chains."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from oms.journal import queries
+from oms.journal import checkpoints, queries
 from oms.kernel import json
 
 
@@ -15,12 +17,17 @@ class Command(BaseCommand):
     help = "Verify that no audit event was changed, removed or added."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Take --json."""
+        """Take --json, and where exported checkpoints are."""
         parser.add_argument("--json", action="store_true")
+        parser.add_argument("--checkpoints", metavar="DIR", default=settings.CHECKPOINTS, help="exported checkpoints")
+        parser.add_argument(
+            "--no-checkpoints", action="store_true", help="the chains alone, for a restored copy that ends earlier"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Walk all chains."""
-        faults = list(queries.faults())
+        folder = None if options["no_checkpoints"] else Path(options["checkpoints"])
+        faults = list(queries.faults(checkpoints.anchors(folder)))
         if options["json"]:
             self.stdout.write(json.dumps({"intact": not faults, "faults": faults}))
         else:
