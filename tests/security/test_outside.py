@@ -275,6 +275,7 @@ def test_g15_forged_messages_do_nothing_and_stop_nothing(live_desk: Desk, tmp_pa
 
 
 def test_g15_tasks_take_codes_alone_and_travel_as_json() -> None:
+    current_app.loader.import_default_modules()
     assert current_app.conf.accept_content == ["json"]
     assert current_app.conf.task_serializer == "json"
     assert current_app.conf.result_backend is None
