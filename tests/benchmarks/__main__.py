@@ -75,11 +75,13 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
         "screens": lambda: asyncio.run(screens.measure(line, desk.token, desk.redis_url, "EURO")),
     }
     yield from ((name, own[name]) for name in DESK_PARTS if name in wanted)
-    if "setbased" in wanted and "batch" not in wanted:
-        orderpath.warm_up(desk)  # the rows it copies
-    desk.pause()
+    life = None
     if "setbased" in wanted:
-        yield "setbased", lambda: setbased.measure(desk.database_url, 5_000)
+        orderpath.warm_up(desk)
+        life = setbased.observe(desk)
+    desk.pause()
+    if life is not None:
+        yield "setbased", lambda: setbased.measure(desk, life)
     if "naive" in wanted or "bare" in wanted:
         with baselines.Naive(desk) as naive:
             if "naive" in wanted:

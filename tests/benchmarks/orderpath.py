@@ -24,9 +24,10 @@ _numbers = itertools.count()
 def batch(desk: Desk, count: int, *, rounds: int = 3) -> dict[str, Any]:
     """Place orders by thousands and wait until all are filled and booked; the median of some rounds."""
     warm_up(desk)
-    runs, before = [], desk.meter.memory()
+    runs: list[dict[str, Any]] = []
+    before: dict[str, float] = {}
     for _ in range(rounds):
-        bodies = _batches(count, prefix := _prefix("batch"))
+        bodies = _batches(count, prefix := unused_name("batch"))
         desk.meter.start()
         started = time.perf_counter()
         accepted, _, statuses = asyncio.run(
@@ -45,17 +46,19 @@ def batch(desk: Desk, count: int, *, rounds: int = 3) -> dict[str, Any]:
                 "statuses": sorted(set(statuses)),
             }
         )
-    memory = growth(before, desk.meter.memory(), count * rounds)
-    return summary(runs, count) | {"memory": memory}
+        before = before or desk.meter.memory()  # after the first round: what comes once has come
+    told = summary(runs, count)
+    return told | ({"memory": growth(before, desk.meter.memory(), count * (rounds - 1))} if rounds > 1 else {})
 
 
 def warm_up(desk: Desk) -> None:
     """Place two thousand orders, so that connections, plans and caches are there."""
-    asyncio.run(load.post_all(desk.port, "/api/v1/orders/batch", desk.token, _batches(2_000, _prefix("warm")), 2))
+    asyncio.run(load.post_all(desk.port, "/api/v1/orders/batch", desk.token, _batches(2_000, unused_name("warm")), 2))
     desk.wait_ended("warm-up")
 
 
-def _prefix(name: str) -> str:
+def unused_name(name: str) -> str:
+    """Return a prefix of order ids that this run has not used."""
     return f"{name}{next(_numbers)}"
 
 
@@ -97,7 +100,7 @@ def single(desk: Desk, count: int, *, rounds: int = 3) -> dict[str, Any]:
     warm_up(desk)
     runs = []
     for _ in range(rounds):
-        prefix = _prefix("single")
+        prefix = unused_name("single")
         bodies = load.orders(count, prefix, account="MAIN", symbol="EUR/USD", order_type="market")
         desk.meter.start()
         started = time.perf_counter()
@@ -152,7 +155,7 @@ async def _at_rest(desk: Desk, count: int) -> tuple[list[float], list[float]]:
         await screen.send(json.dumps({"type": "subscribe", "accounts": ["MAIN"]}))
         while json.loads(await screen.recv())["type"] != "snapshot":
             pass
-        for body in load.orders(count, _prefix("rest"), account="MAIN", symbol="EUR/USD", order_type="market"):
+        for body in load.orders(count, unused_name("rest"), account="MAIN", symbol="EUR/USD", order_type="market"):
             name = json.loads(body)["client_order_id"]
             started = time.perf_counter()
             assert await line.post("/api/v1/orders", body) == 201

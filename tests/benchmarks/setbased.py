@@ -1,122 +1,258 @@
-"""The bound: the rows of an order's whole life, written by bare psycopg in batches of a hundred, nothing decided.
+"""The bound: the rows of a hundred orders' whole lives, written by bare psycopg in one transaction, nothing decided.
 
-Takes a hundred orders that the desk has filled and booked and writes copies of their rows with fresh ids into the
-same tables, under the same keys, constraints and triggers: first as placed, then with the updates that sending,
-reporting and booking make, in one transaction and one pipeline a batch.
+A hundred real orders are placed on the quiet desk and watched: how many rows their lives insert in each table and how
+many they update. Copies with fresh ids are then written into the same tables, under the same keys, constraints and
+triggers: first as placed, then updated as often as the real rows were. The counts must agree, else there is no figure.
 """
 
+import asyncio
+import json
 import time
-import uuid
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import psycopg
-from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from oms.kernel.ids import uuid7
+from tests.benchmarks import load
+from tests.benchmarks.desk import Desk
+from tests.benchmarks.orderpath import summary, unused_name
 
 BATCH = 100
-TABLES = (
-    "orders_order", "risk_riskcheck", "risk_hold", "routing_routingdecision", "routing_routeleg", "orders_childorder",
-    "orders_submission", "orders_execution", "portfolio_trade", "portfolio_ledgertransaction", "portfolio_ledgerentry",
-    "portfolio_lot", "journal_event",
-)  # fmt: skip
-UPDATES = (
-    "UPDATE orders_submission SET state = 'accepted', attempts = attempts + 1 WHERE id = ANY(%s)",
-    "UPDATE orders_childorder SET version = version + 1 WHERE id = ANY(%s)",
-    "UPDATE orders_order SET version = version + 1 WHERE id = ANY(%s)",
-    "UPDATE risk_hold SET open_quantity = 0 WHERE id = ANY(%s)",
-)
-CACHES = (
-    "UPDATE risk_exposure SET buying = buying",
-    "UPDATE portfolio_position SET fees = fees",
-    "UPDATE portfolio_brokerposition SET quantity = quantity",
-    "UPDATE portfolio_cashbalance SET balance = balance",
-    "UPDATE journal_stream SET sequence = sequence",
-)
+BROKER = "PRIME"
+QUIET_SECONDS = 12.0
+"""How long counts need to settle: an idle session tells its own after ten seconds."""
+BACKGROUND = {"brokers_quote", "brokers_brokersession", "brokers_brokerhealth"}
+"""Written all the time, orders or not."""
+FIRST: dict[str, dict[str, Any]] = {
+    "orders_order": {"status": "pending_new", "filled_quantity": 0, "filled_amount": 0, "fees": 0, "version": 1},
+    "orders_childorder": {
+        "status": "pending_new", "filled_quantity": 0, "filled_amount": 0, "version": 1, "broker_order_id": "", "ended_as": "",
+    },
+    "orders_submission": {
+        "state": "prepared", "attempts": 0, "fence": 0, "owner": "", "sent_at": None, "resolved_at": None, "log": [],
+    },
+    "risk_hold": {"open_quantity": 1},
+}  # fmt: skip
+"""How a row stands when the order is placed, where that is not how it ends."""
+OPENED = {"orders_order": ("leaves_quantity", "quantity"), "orders_childorder": ("leaves_quantity", "quantity")}
+"""A column that begins as another one."""
+EARLY = ("orders_order", "orders_childorder", "portfolio_trade", "portfolio_ledgerentry", "portfolio_ledgertransaction")
+"""Tables that triggers on others look at."""
+TOUCHED = {
+    "risk_exposure": "buying", "portfolio_position": "fees", "portfolio_brokerposition": "quantity",
+    "portfolio_cashbalance": "balance", "journal_stream": "sequence", "portfolio_lot": "price",
+}  # fmt: skip
+"""A column of the caches, the chains' heads and the lots that were open before, updated as often as the orders did."""
+FAR = 10_000_000
+"""Sequences of copied events lie beyond those of real ones."""
+BINARY = ("uuid", "jsonb", "text", "bytea", "date", "timestamp with time zone")
+"""Types that travel in binary, as the desk sends them."""
 
 
-def measure(url: str, count: int) -> dict[str, float]:
-    """Return orders per second and client CPU per order of writing that many orders' rows."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        template = _template(connection)
-        started, cpu = time.perf_counter(), time.process_time()
-        for number in range(count // BATCH):
-            with connection.pipeline(), connection.transaction():
-                _write(connection, template, number)
-        return {
-            "orders_per_second": count / (time.perf_counter() - started),
-            "client_cpu_us_per_order": (time.process_time() - cpu) / count * 1e6,
+@dataclass
+class Table:
+    """The rows that the real orders left in one table, by columns."""
+
+    name: str
+    columns: list[str]
+    types: list[str]
+    rows: list[tuple[Any, ...]]
+
+    def arrays(self, names: list[str]) -> str:
+        """Return the parameters for some columns."""
+        types = dict(zip(self.columns, self.types, strict=True))
+        return ", ".join(f"{'%b' if types[n] in BINARY else '%s'}::{types[n]}[]" for n in names)
+
+
+@dataclass
+class Life:
+    """What the lives of a hundred orders wrote: tables in the order of their keys, and rows updated by table."""
+
+    tables: list[Table]
+    inserted: dict[str, int]
+    updated: dict[str, int]
+
+
+def observe(desk: Desk) -> Life:
+    """Place a hundred orders on the desk, which must be quiet, and return what their lives wrote."""
+    prefix = unused_name("life")
+    rows = [
+        {
+            "client_order_id": f"{prefix}-{n}", "account": "MAIN", "symbol": "EUR/USD", "quantity": "1", "order_type": "market",
+            "side": ("buy", "sell")[n % 2], "broker": BROKER,
         }
-
-
-def _template(connection: psycopg.Connection[Any]) -> dict[str, tuple[list[str], list[str], list[tuple[Any, ...]]]]:
-    ids = [
-        r[0]
-        for r in connection.execute(
-            "SELECT id FROM orders_order WHERE status = 'filled' ORDER BY id DESC LIMIT %s", [BATCH]
-        ).fetchall()
-    ]
-    wheres = {
-        "orders_order": "id = ANY(%s)",
-        "risk_riskcheck": "id = ANY(%s)",
-        "risk_hold": "id = ANY(%s)",
-        "routing_routingdecision": "source_id = ANY(%s)",
-        "routing_routeleg": "decision_id IN (SELECT id FROM routing_routingdecision WHERE source_id = ANY(%s))",
-        "orders_childorder": "order_id = ANY(%s)",
-        "orders_submission": "child_id IN (SELECT id FROM orders_childorder WHERE order_id = ANY(%s))",
-        "orders_execution": "order_id = ANY(%s)",
-        "portfolio_trade": "source_id IN (SELECT id FROM orders_execution WHERE order_id = ANY(%s))",
-        "portfolio_ledgertransaction": "source_id IN (SELECT id FROM orders_execution WHERE order_id = ANY(%s))",
-        "portfolio_ledgerentry": "transaction_id IN (SELECT t.id FROM portfolio_ledgertransaction t "
-        "JOIN orders_execution e ON e.id = t.source_id WHERE e.order_id = ANY(%s))",
-        "portfolio_lot": "trade_id IN (SELECT id FROM orders_execution WHERE order_id = ANY(%s))",
-        "journal_event": "object_id = ANY(%s::text[])",
-    }
-    template = {}
-    for table in TABLES:
-        types = dict(
-            connection.execute(
-                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass "
-                "AND attnum > 0 AND NOT attisdropped",
-                [table],
-            ).fetchall()
+        for n in range(BATCH)
+    ]  # fmt: skip
+    body = json.dumps({"orders": rows}).encode()
+    with psycopg.connect(desk.database_url, autocommit=True) as connection:
+        names = _tables(connection)
+        time.sleep(QUIET_SECONDS)
+        marks = {name: _newest(connection, name) for name in names}
+        before = _counts(connection)
+        asyncio.run(load.post_all(desk.port, "/api/v1/orders/batch", desk.token, [body], 1))
+        desk.wait_ended("setbased")
+        time.sleep(QUIET_SECONDS)
+        after = _counts(connection)
+        inserted, updated = (
+            {t: after[t][i] - before[t][i] for t in names if after[t][i] != before[t][i]} for i in (0, 1)
         )
-        names = [n for n in types if not (n == "id" and types[n] == "bigint")]
-        query = sql.SQL("SELECT {} FROM {} WHERE " + wheres[table]).format(  # type: ignore[arg-type]
-            sql.SQL(", ").join(map(sql.Identifier, names)), sql.Identifier(table)
-        )
-        rows = connection.execute(query, [ids]).fetchall()
-        template[table] = (names, [types[n] for n in names], rows)
-    return template
+        tables = [_read(connection, name, marks[name]) for name in names if name in inserted]
+    unlike = {t.name: (len(t.rows), inserted[t.name]) for t in tables if len(t.rows) != inserted[t.name]}
+    if unlike:
+        raise SystemExit(f"setbased: rows found and rows counted differ, the desk was not quiet: {unlike}")
+    return Life(tables, inserted, updated)
 
 
-def _write(connection: psycopg.Connection[Any], template: dict[str, Any], number: int) -> None:
-    fresh: dict[Any, Any] = {}
+def measure(desk: Desk, life: Life, *, rounds: int = 5, batches: int = 20) -> dict[str, Any]:
+    """Write copies of the life, a transaction a batch over one connection; the median of some rounds."""
+    runs = []
+    with psycopg.connect(desk.database_url, autocommit=True) as connection:
+        copier = Copier(connection, life)
+        written = _watched(connection, copier)
+        if written != (life.inserted, life.updated):
+            raise SystemExit(
+                f"setbased: a copy writes other rows than the orders did.\n{written}\n{life.inserted, life.updated}"
+            )
+        for _ in range(2):
+            copier.write()
+        for _ in range(rounds):
+            desk.meter.start()
+            started = time.perf_counter()
+            for _ in range(batches):
+                copier.write()
+            seconds = time.perf_counter() - started
+            usage = desk.meter.stop()
+            count = BATCH * batches
+            runs.append(
+                {
+                    "orders_per_second": count / seconds,
+                    "cpu_us_per_order": usage.per_order(count),
+                    "load_average": usage.load_average,
+                }
+            )
+    told = summary(runs, BATCH * batches)
+    return told | {"rows_inserted_by_100_orders": life.inserted, "rows_updated_by_100_orders": life.updated}
 
-    def renew(name: str, value: Any, index: int) -> Any:
-        if isinstance(value, uuid.UUID):
-            return fresh.setdefault(value, uuid.uuid4())
-        if name in ("client_order_id", "broker_execution_id"):
-            return f"{number}-{index}-{value[-12:]}"
-        if name == "object_id":
-            return str(fresh.get(uuid.UUID(value), value)) if len(value) == 36 else value
-        if name == "sequence":
-            return 10_000_000 + number * 1000 + index
-        if isinstance(value, dict | list):
-            return psycopg.types.json.Jsonb(value)
-        return value
 
-    made = {}
-    for table in TABLES:
-        names, types, rows = template[table]
-        if not rows:
-            continue
-        columns = [[renew(n, r[i], k) for k, r in enumerate(rows)] for i, n in enumerate(names)]
-        made[table] = columns[names.index("id")]
-        arrays = ", ".join(f"%s::{t}[]" for t in types)
+class Copier:
+    """Writes a life again and again, each time with ids of its own."""
+
+    def __init__(self, connection: psycopg.Connection[Any], life: Life) -> None:
+        self.connection, self.life = connection, life
+        self.number = 0
+        self.by_name = {t.name: t for t in life.tables}
+
+    def write(self) -> None:
+        """Write one life in one transaction, its statements in one pipeline."""
+        self.number += 1
+        fresh: dict[UUID, UUID] = {}
+        with self.connection.pipeline(), self.connection.transaction():
+            written = {t.name: self._insert(t, fresh) for t in self.life.tables}
+            for name, count in self.life.updated.items():
+                passes, rest = divmod(count, len(self.by_name[name].rows)) if name in written else (0, count)
+                for _ in range(passes):
+                    self._finish(self.by_name[name], written[name])
+                if rest:
+                    self._touch(name, rest)
+
+    def _insert(self, table: Table, fresh: dict[UUID, UUID]) -> dict[str, list[Any]]:
+        """Insert the rows as they began; return their columns as they ended."""
+        ended = {
+            name: self._renewed(name, kind, [row[i] for row in table.rows], fresh)
+            for i, (name, kind) in enumerate(zip(table.columns, table.types, strict=True))
+        }
+        first = {n: [Jsonb(v) if n == "log" else v] * len(table.rows) for n, v in FIRST.get(table.name, {}).items()}
+        if table.name in OPENED:
+            column, source = OPENED[table.name]
+            first[column] = ended[source]
+        columns = ended | first
+        listed = ", ".join(f'"{n}"' for n in columns)
+        statement = f"INSERT INTO {table.name} ({listed}) SELECT * FROM unnest({table.arrays(list(columns))})"
+        self.connection.execute(statement, list(columns.values()))
+        return ended
+
+    def _finish(self, table: Table, ended: dict[str, list[Any]]) -> None:
+        """Update every row once, to what it ended as."""
+        names = ["id", *FIRST[table.name], *(c for c in OPENED.get(table.name, ())[:1])]
+        sets = ", ".join(f'"{n}" = u."{n}"' for n in names[1:])
         listed = ", ".join(f'"{n}"' for n in names)
-        connection.execute(f"INSERT INTO {table} ({listed}) SELECT * FROM unnest({arrays})", columns)
-    for statement, table in zip(
-        UPDATES, ("orders_submission", "orders_childorder", "orders_order", "risk_hold"), strict=True
-    ):
-        connection.execute(statement, [made[table]])
-    for statement in CACHES:
-        connection.execute(statement)
+        self.connection.execute(
+            f"UPDATE {table.name} t SET {sets} FROM unnest({table.arrays(names)}) u({listed}) WHERE t.id = u.id",
+            [ended[n] for n in names],
+        )
+
+    def _touch(self, name: str, count: int) -> None:
+        """Update one row so many times: a position, a balance, the head of a chain."""
+        column = TOUCHED[name]
+        for _ in range(count):
+            self.connection.execute(
+                f"UPDATE {name} SET {column} = {column} WHERE id = (SELECT id FROM {name} ORDER BY id DESC LIMIT 1)"
+            )
+
+    def _renewed(self, name: str, kind: str, values: list[Any], fresh: dict[UUID, UUID]) -> list[Any]:
+        """Return a column with ids that nobody has used; rows of one order keep pointing at each other."""
+        if kind == "uuid":
+            return [v if v is None else fresh.setdefault(v, uuid7()) for v in values]
+        if kind == "jsonb":
+            return [Jsonb(v) for v in values]
+        if name == "object_id":
+            return [str(fresh.get(UUID(v), v)) if len(v) == 36 else v for v in values]
+        if name in ("client_order_id", "broker_execution_id", "broker_order_id"):
+            return [v[:1] + f"{self.number:07}" + v[8:] if len(v) == 27 else f"{self.number}-{v}" for v in values]
+        if name == "digest":
+            return [self.number.to_bytes(8) + bytes(v)[8:] for v in values]
+        if name == "sequence":
+            first = FAR + self.number * len(values)
+            return list(range(first, first + len(values)))
+        return values
+
+
+def _watched(connection: psycopg.Connection[Any], copier: Copier) -> tuple[dict[str, int], dict[str, int]]:
+    """Write one life and return the rows it inserted and updated by table, as the server counts them."""
+    names = _tables(connection)
+    time.sleep(QUIET_SECONDS)
+    before = _counts(connection)
+    copier.write()
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    time.sleep(QUIET_SECONDS)
+    after = _counts(connection)
+    inserted, updated = ({t: after[t][i] - before[t][i] for t in names if after[t][i] != before[t][i]} for i in (0, 1))
+    return inserted, updated
+
+
+def _tables(connection: psycopg.Connection[Any]) -> list[str]:
+    """Return the tables that orders may write: those with triggers on others' rows after what they look at."""
+    found = connection.execute("SELECT relname FROM pg_stat_user_tables ORDER BY relname").fetchall()
+    others = sorted({str(name) for (name,) in found} - BACKGROUND - set(EARLY))
+    return [*EARLY, *others]
+
+
+def _counts(connection: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
+    rows = connection.execute("SELECT relname, n_tup_ins, n_tup_upd FROM pg_stat_user_tables").fetchall()
+    return {name: (inserted, updated) for name, inserted, updated in rows}
+
+
+def _newest(connection: psycopg.Connection[Any], table: str) -> Any:
+    if not _columns(connection, table).get("id"):
+        return None
+    row = connection.execute(f"SELECT id FROM {table} ORDER BY id DESC LIMIT 1").fetchone()
+    return row[0] if row else None
+
+
+def _columns(connection: psycopg.Connection[Any], table: str) -> dict[str, str]:
+    rows = connection.execute(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass "
+        "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [table],
+    ).fetchall()
+    return dict(rows)
+
+
+def _read(connection: psycopg.Connection[Any], table: str, mark: Any) -> Table:
+    types = _columns(connection, table)
+    listed = ", ".join(f'"{n}"' for n in types)
+    newer = f"SELECT {listed} FROM {table} WHERE %s::{types['id']} IS NULL OR id > %s ORDER BY id"
+    return Table(table, list(types), list(types.values()), connection.execute(newer, [mark, mark]).fetchall())
