@@ -1,8 +1,10 @@
 """Inside the environment: which command, on which data folder, with which servers."""
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -12,6 +14,7 @@ from oms.servers import ServersUnavailable, ServerUrls, running, secret_key
 READS_CODE_ALONE = frozenset(
     {"help", "version", "check", "makemigrations", "collectstatic", "diffsettings", "findstatic", "spectacular"}
 )
+ON_ITS_OWN = frozenset({"simulate"})
 NOWHERE = ServerUrls("postgresql://oms@127.0.0.1:1/oms", "redis://127.0.0.1:1/0")
 USAGE = """The order management system:
 
@@ -57,9 +60,24 @@ def manage(argv: Sequence[str], data: Path) -> int:
             os.environ.setdefault(name, url)
         return _execute(argv, data)
     signal.signal(signal.SIGTERM, _leave)  # so that servers of our own are stopped in peace
+    if command in ON_ITS_OWN:
+        return _apart(argv, command)
     with running(data, purpose=command) as urls:
         os.environ.update(DATABASE_URL=urls.database_url, REDIS_URL=urls.redis_url)
         return _execute(argv, data)
+
+
+def _apart(argv: Sequence[str], command: str) -> int:
+    """Run a command on servers that are thrown away afterwards: it makes a desk of its own, whatever the user named."""
+    folder = Path(tempfile.mkdtemp(prefix=f"oms-{command}-"))
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        os.environ.pop(name, None)
+    try:
+        with running(folder, purpose=command, durable=False) as urls:
+            os.environ.update(DATABASE_URL=urls.database_url, REDIS_URL=urls.redis_url)
+            return _execute(argv, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _broker_settings(word: str) -> str:
@@ -86,9 +104,13 @@ def _execute(argv: Sequence[str], data: Path) -> int:
     urls = ServerUrls(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
     os.environ.update(environment(data, urls))
     from django.core.management import execute_from_command_line  # noqa: PLC0415 - only now is its environment whole
+    from django.db import InterfaceError, OperationalError  # noqa: PLC0415
 
     try:
         execute_from_command_line(list(argv))
+    except (OperationalError, InterfaceError) as error:
+        print(f"oms: the database can't be used: {str(error).strip()}", file=sys.stderr)
+        return 2
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

@@ -46,6 +46,22 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def distort(venue: Venue, line: bytes) -> bytes:
+    """Return what goes over the wire for a frame: itself, or what a lie makes of it. The journal stays true."""
+    lies, lucky = venue.lies, venue.chance
+    if lucky(lies.gap):
+        return b""
+    if lies.reorder_reports > 0 or lies.duplicate_reports > 0:
+        frame = wire.decode_frame(line)
+        reports = [r for r in frame.reports for _ in range(2 if lucky(lies.duplicate_reports) else 1)]
+        line = wire.encode(wire.FrameOut(frame.seq, reports[::-1] if lucky(lies.reorder_reports) else reports))
+    if lucky(lies.corrupt):
+        line = line[: len(line) // 2]
+    if lucky(lies.garbage):
+        line = NONSENSE + b"\n" + line
+    return line + b"\n"
+
+
 class VenueServer:
     """A venue, its port, its connections and its alarm."""
 
@@ -145,25 +161,9 @@ class VenueServer:
         self.wake()
 
     def _broadcast(self, number: int, line: bytes) -> None:
-        sent = self._distort(line) if self.streams else b""
+        sent = distort(self.venue, line) if self.streams else b""
         for session in self.streams:
             session.follow(number, sent)
-
-    def _distort(self, line: bytes) -> bytes:
-        """Return what goes over the wire for a frame: itself, or what a lie makes of it. The journal stays true."""
-        venue, lies = self.venue, self.venue.lies
-        lucky = venue.chance
-        if lucky(lies.gap):
-            return b""
-        if lies.reorder_reports > 0 or lies.duplicate_reports > 0:
-            frame = wire.decode_frame(line)
-            reports = [r for r in frame.reports for _ in range(2 if lucky(lies.duplicate_reports) else 1)]
-            line = wire.encode(wire.FrameOut(frame.seq, reports[::-1] if lucky(lies.reorder_reports) else reports))
-        if lucky(lies.corrupt):
-            line = line[: len(line) // 2]
-        if lucky(lies.garbage):
-            line = NONSENSE + b"\n" + line
-        return line + b"\n"
 
     def quote(self, quotes: Sequence[Quote]) -> None:
         """Bring the market to the venue."""

@@ -232,7 +232,9 @@ ROWS: dict[tuple[str, str], Row] = {
         frozenset({"ops", "admin"}), body=[{"symbol": "AAPL", "bid": "1", "ask": "2", "at": "2026-01-01T00:00:00Z"}]
     ),
     ("GET", "brokers"): Row(),
-    ("POST", "brokers"): Row(frozenset({"admin"}), body={"code": "NEW", "adapter": "simulated", "settings": {}}),
+    ("POST", "brokers"): Row(
+        frozenset({"admin"}), body={"code": "NEW", "name": "New", "adapter": "simulated", "settings": {}}
+    ),
     ("GET", "routing/scores"): Row(),
     ("GET", "brokers/{code}"): Row(place="broker"),
     ("GET", "audit"): Row(frozenset({"auditor"})),

@@ -13,8 +13,13 @@ from django.core.management.base import BaseCommand, CommandError
 
 from brokers import queries
 from brokers.operations import QuoteUpdate, record_quotes
+from oms.journal import operations as journal
+from oms.journal.domain import SYSTEM_STREAM, Entry
 from oms.kernel import decimals, json
+from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, InvalidFields
+from oms.runtime.commands import actor_named, add_options, tell
+from oms.runtime.transactions import in_transaction
 
 BATCH_SECONDS = 0.05
 """Quotes due within this of each other go in with one statement."""
@@ -33,19 +38,25 @@ class Command(BaseCommand):
         parser.add_argument("file", type=Path)
         parser.add_argument("--speed", type=float, default=1.0, help="how many times faster than it was")
         parser.add_argument("--limit", type=int, default=0, help="stop after so many quotes")
-        parser.add_argument("--json", action="store_true")
+        add_options(parser, changes=True, role="ops or admin")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Replay to the end of the file."""
         if options["speed"] <= 0:
             raise CommandError("--speed must be above zero.", returncode=2)
+        actor = actor_named(options["user"], "ops", "admin")
         try:
-            count = self._replay(options["file"], options["speed"], options["limit"])
+            if options["dry_run"]:
+                count = sum(1 for _ in read(options["file"]))
+            else:
+                count = self._replay(options["file"], options["speed"], options["limit"])
+                _tell_journal(options["file"], count, actor=actor, at=datetime.now(UTC))
         except OSError as error:
             raise CommandError(str(error), returncode=2) from error
         except InvalidFields as error:
             raise CommandError("; ".join(f"{e.field}: {e.detail}" for e in error.errors[:5]), returncode=2) from error
-        self.stdout.write(json.dumps({"quotes": count}) if options["json"] else f"{count} quotes replayed.")
+        done = "can be replayed" if options["dry_run"] else "replayed"
+        tell(self, options, {"quotes": count, "dry_run": options["dry_run"]}, f"{count} quotes {done}.")
 
     def _replay(self, file: Path, speed: float, limit: int) -> int:
         count, began, first = 0, time.monotonic(), None
@@ -76,6 +87,12 @@ class Command(BaseCommand):
                 for n, u in enumerate(batch)
             ]
             record_quotes(stamped, source="replay", at=at)
+
+
+@in_transaction
+def _tell_journal(file: Path, count: int, *, actor: Actor, at: datetime) -> None:
+    body = json.dumps({"data": {"file": file.name, "quotes": count}})
+    journal.append([Entry(SYSTEM_STREAM, "quotes.replayed", file.name[:64], body)], actor=actor, at=at)
 
 
 def read(file: Path) -> Iterator[QuoteUpdate]:

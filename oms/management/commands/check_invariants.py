@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import connection
 
-from oms.kernel import json
+from oms.runtime.commands import add_options, tell
 
 APPS = ("portfolio", "risk", "orders")
 
@@ -30,17 +30,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take --json."""
-        parser.add_argument("--json", action="store_true")
+        add_options(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run and report."""
         found = violations()
         broken = {name: rows for name, rows in found.items() if rows}
-        if options["json"]:
-            self.stdout.write(json.dumps({"checked": len(found), "violations": broken}))
-        else:
-            for name, rows in broken.items():
-                self.stdout.write(f"{name}: {', '.join(rows)}")
-            self.stdout.write(f"{len(found)} invariants checked, {len(broken)} broken.")
+        lines = [f"{name}: {', '.join(rows)}" for name, rows in broken.items()]
+        sentence = "\n".join([*lines, f"{len(found)} invariants checked, {len(broken)} broken."])
+        tell(self, options, {"checked": len(found), "violations": broken}, sentence)
         if broken:
             raise SystemExit(1)

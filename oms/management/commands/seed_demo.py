@@ -17,9 +17,9 @@ from brokers import queries as reference
 from brokers.models import Instrument
 from brokers.operations import QuoteUpdate, record_quotes
 from brokers.simulation.demo import DEMO_BROKERS, DEMO_INSTRUMENTS
-from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.ids import uuid7
+from oms.runtime.commands import actor_named, add_options, tell
 from oms.runtime.people import DEMO_PASSWORD, DEMO_PEOPLE
 from portfolio import operations as portfolio
 from portfolio.models import Account, Strategy
@@ -46,9 +46,8 @@ class Command(BaseCommand):
     help = "Make the demo desk, once."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Take --json and --dry-run."""
-        parser.add_argument("--json", action="store_true")
-        parser.add_argument("--dry-run", action="store_true")
+        """Take the common options."""
+        add_options(parser, changes=True)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Seed, unless it was done."""
@@ -56,14 +55,18 @@ class Command(BaseCommand):
             raise CommandError("Demo users have a known password; production settings refuse them.", returncode=2)
         there = Account.objects.filter(code="MAIN").exists()
         if not there and not options["dry_run"]:
-            seed(datetime.now(UTC))
+            seed(datetime.now(UTC), actor_named(options["user"]))
         told = {"seeded": not there and not options["dry_run"], "was_there": there}
-        self.stdout.write(json.dumps(told) if options["json"] else f"Demo desk: {'was there' if there else 'made'}.")
+        tell(
+            self,
+            options,
+            told,
+            f"Demo desk: {'was there' if there else 'would be made' if options['dry_run'] else 'made'}.",
+        )
 
 
-def seed(at: datetime) -> None:
+def seed(at: datetime, actor: Actor) -> None:
     """Write the demo desk, through the operations that people use."""
-    actor = Actor.system("seed")
     _people()
     fields = ("symbol", "name", "asset_class", "base_currency", "currency", "tick_size", "lot_size", "settlement_days")
     Instrument.objects.bulk_create(Instrument(**{f: i[f] for f in fields}) for i in DEMO_INSTRUMENTS)

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from oms.journal import checkpoints, queries
-from oms.kernel import json
+from oms.runtime.commands import add_options, tell
 
 
 class Command(BaseCommand):
@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take --json, and where exported checkpoints are."""
-        parser.add_argument("--json", action="store_true")
+        add_options(parser)
         parser.add_argument("--checkpoints", metavar="DIR", default=settings.CHECKPOINTS, help="exported checkpoints")
         parser.add_argument(
             "--no-checkpoints", action="store_true", help="the chains alone, for a restored copy that ends earlier"
@@ -28,9 +28,6 @@ class Command(BaseCommand):
         """Walk all chains."""
         folder = None if options["no_checkpoints"] else Path(options["checkpoints"])
         faults = list(queries.faults(checkpoints.anchors(folder)))
-        if options["json"]:
-            self.stdout.write(json.dumps({"intact": not faults, "faults": faults}))
-        else:
-            self.stdout.write("\n".join(faults) or "The audit trail is intact.")
+        tell(self, options, {"intact": not faults, "faults": faults}, "\n".join(faults) or "The audit trail is intact.")
         if faults:
             raise SystemExit(1)

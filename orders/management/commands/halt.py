@@ -6,9 +6,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from oms.kernel import json
 from oms.kernel.errors import DomainError
-from oms.runtime.acting import actor_named
+from oms.runtime.commands import actor_named, add_options, tell
 from orders.operations.halting import halt, open_in
 from risk import queries
 from risk.domain.scopes import HALT_SCOPES, parse_scope_text
@@ -26,9 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--reason", required=True)
         parser.add_argument("--mode", choices=Halt.Mode.values, default=Halt.Mode.HALT.value)
         parser.add_argument("--cancel-open", action=argparse.BooleanOptionalAction, default=None)
-        parser.add_argument("--as", dest="user", default="", help="a user with the role risk")
-        parser.add_argument("--dry-run", action="store_true")
-        parser.add_argument("--json", action="store_true")
+        add_options(parser, changes=True, role="risk")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Halt, or tell how many open orders stand in the scope."""
@@ -51,4 +48,4 @@ class Command(BaseCommand):
                 sentence = f"{scope} is halted ({engaged.id}); {canceled} orders are being canceled."
         except DomainError as error:
             raise CommandError(str(error), returncode=2) from error
-        self.stdout.write(json.dumps(told) if options["json"] else sentence)
+        tell(self, options, told, sentence)

@@ -20,6 +20,7 @@ from brokers.adapters.port import BrokerError, Frame
 from brokers.domain.reference import BrokerRef
 from oms.kernel.actor import Actor
 from oms.runtime import crash, sql
+from oms.runtime.commands import add_options, tell
 from orders import operations as desk
 from orders.tasks import due_work
 
@@ -45,16 +46,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take the broker's code."""
         parser.add_argument("broker")
+        add_options(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until told to stop."""
         broker = brokers.brokers_by_code().get(options["broker"])
         if broker is None:
-            raise CommandError(f"There is no broker {options['broker']}; `broker add` makes one.")
+            raise CommandError(f"There is no broker {options['broker']}; `broker add` makes one.", returncode=2)
         gateway = Gateway(broker)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: gateway.stop.set())
         gateway.run()
+        told = {"broker": broker.code, "frames": gateway.frames, "reports": gateway.reports}
+        tell(self, options, told, f"{broker.code}: {gateway.frames} frames, {gateway.reports} reports taken in.")
 
 
 class Gateway:
@@ -67,6 +71,7 @@ class Gateway:
         self.actor = Actor.system("gateway")
         self.renewed = 0.0
         self.began, self.met = time.monotonic(), False
+        self.frames = self.reports = 0
 
     def run(self) -> None:
         """Hold the lease, follow the stream, reconnect when it breaks."""
@@ -131,6 +136,8 @@ class Gateway:
             if frame.error:
                 log.error("report_unreadable", broker=self.broker.code, sequence=frame.sequence, error=frame.error)
         reports = [r for f in frames for r in f.reports]
+        self.frames += len(frames)
+        self.reports += len(reports)
         cursor = max((f.sequence for f in frames if f.sequence is not None), default=None)
         desk.apply(self.broker.id, reports, actor=self.actor, at=at, cursor=cursor)
         crash.point("after_apply")

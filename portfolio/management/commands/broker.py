@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from oms.kernel import json
 from oms.kernel.errors import DomainError
-from oms.runtime.acting import actor_named
+from oms.runtime.commands import actor_named, add_options, tell
 from portfolio import operations
 
 
@@ -25,9 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("code")
         parser.add_argument("--adapter", required=True)
         parser.add_argument("--broker-settings", dest="file", required=True, help="a file of JSON; written --settings")
-        parser.add_argument("--as", dest="user", default="", help="a user with the role admin")
-        parser.add_argument("--dry-run", action="store_true")
-        parser.add_argument("--json", action="store_true")
+        add_options(parser, changes=True, role="admin")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Check the settings, then add."""
@@ -50,4 +48,4 @@ class Command(BaseCommand):
             raise CommandError(error.detail, returncode=2) from error
         done = "would be added" if options["dry_run"] else "is added"
         told = {"broker": options["code"], "dry_run": options["dry_run"]}
-        self.stdout.write(json.dumps(told) if options["json"] else f"Broker {options['code']} {done}.")
+        tell(self, options, told, f"Broker {options['code']} {done}.")

@@ -7,9 +7,8 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from oms.kernel import json
 from oms.kernel.errors import DomainError
-from oms.runtime.acting import actor_named
+from oms.runtime.commands import actor_named, add_options, tell
 from risk import operations, queries
 from risk.models import Halt
 
@@ -22,10 +21,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take the halt, the person and the reason."""
         parser.add_argument("id", type=UUID)
-        parser.add_argument("--as", dest="user", required=True, help="a user with the role risk")
         parser.add_argument("--reason", required=True)
-        parser.add_argument("--dry-run", action="store_true")
-        parser.add_argument("--json", action="store_true")
+        add_options(parser, changes=True, role="risk")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Release, or show what would be released."""
@@ -39,6 +36,4 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from error
         told = {"halt": queries.halt_out(halt), "dry_run": options["dry_run"]}
         done = "would be released" if options["dry_run"] else "is released"
-        self.stdout.write(
-            json.dumps(told) if options["json"] else f"The halt of {halt.scope_kind} {halt.scope_key} {done}."
-        )
+        tell(self, options, told, f"The halt of {halt.scope_kind} {halt.scope_key} {done}.")
