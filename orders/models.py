@@ -301,7 +301,12 @@ class Submission(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["broker", "due_at"], condition=Q(state="prepared"), name="submission_due"),
+            models.Index(
+                fields=["broker", "due_at"], condition=Q(state="prepared") & ~Q(kind="cancel"), name="submission_due"
+            ),
+            models.Index(
+                fields=["broker", "due_at"], condition=Q(state="prepared", kind="cancel"), name="submission_due_cancel"
+            ),
             models.Index(
                 fields=["broker", "due_at"],
                 condition=Q(state__in=["sent", "unknown"]),

@@ -54,10 +54,14 @@ def due_work() -> list[tuple[str, bool, bool]]:
     rows = sql.run(
         """
         SELECT b.code,
-          EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared' AND s.due_at < now()),
+          EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
+                  AND s.kind <> 'cancel' AND s.due_at < now())
+          OR EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
+                     AND s.kind = 'cancel' AND s.due_at < now()),
           EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.due_at < now()
                   AND (s.state = 'unknown' OR (s.state = 'sent' AND s.lease_until < now())))
-          OR EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared' AND s.valid_until < now())
+          OR EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
+                     AND s.kind <> 'cancel' AND s.valid_until < now())
           OR EXISTS (SELECT 1 FROM orders_parkedreport p WHERE p.broker_id = b.id AND p.applied_at IS NULL
                      AND p.received_at < now() - interval '1 second')
         FROM brokers_broker b WHERE b.enabled

@@ -34,7 +34,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.decimals import ZERO
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
-from oms.runtime import crash, sql
+from oms.runtime import arrays, crash, sql
 from oms.runtime.transactions import in_transaction
 from orders.models import Submission
 from orders.operations import reporting
@@ -53,6 +53,7 @@ BACKOFF_MAX_SECONDS = 30.0
 NEGATIVES_NEEDED = 2
 LOOK_BACK = timedelta(seconds=60)
 _TYPES: dict[str, type[Any]] = {"new": NewOrder, "cancel": CancelOrder, "replace": ReplaceOrder}
+_DECODE = {kind: msgspec.json.Decoder(shape, strict=False).decode for kind, shape in _TYPES.items()}
 log = structlog.get_logger(__name__)
 
 
@@ -61,6 +62,7 @@ class Claimed:
     """A submission that this process, and no other, may send once."""
 
     id: UUID
+    child_id: UUID
     kind: str
     client_order_id: str
     fence: int
@@ -70,27 +72,38 @@ class Claimed:
     message: Message
 
 
-_CLAIM = f"""
-WITH due AS (
-  SELECT s.id FROM orders_submission s
-  JOIN orders_childorder c ON c.id = s.child_id
-  JOIN orders_order o ON o.id = c.order_id
-  JOIN portfolio_account a ON a.id = o.account_id
-  JOIN brokers_broker b ON b.id = s.broker_id
-  JOIN brokers_instrument i ON i.id = o.instrument_id
-  LEFT JOIN portfolio_strategy st ON st.id = o.strategy_id
-  LEFT JOIN auth_user u ON u.id = o.created_by_id
-  WHERE s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= clock_timestamp()
-    AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())
-    AND (s.kind = 'cancel' OR {HALT_PREDICATE})
-  ORDER BY s.kind <> 'cancel', s.due_at, s.id
-  LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
-)
-UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fence + 1, attempts = s.attempts + 1,
-  sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
-FROM due WHERE s.id = due.id
-RETURNING s.id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.message
-"""
+def _claim_statement(*, halts: bool) -> str:
+    """Return the statement that claims what is due: cancels first, then the oldest, each off an index of its own.
+
+    However long the queue, it reads no more than it takes. Without any halt engaged there is nothing to join for.
+    """
+    joined = """
+      JOIN orders_childorder c ON c.id = s.child_id
+      JOIN orders_order o ON o.id = c.order_id
+      JOIN portfolio_account a ON a.id = o.account_id
+      JOIN brokers_broker b ON b.id = s.broker_id
+      JOIN brokers_instrument i ON i.id = o.instrument_id
+      LEFT JOIN portfolio_strategy st ON st.id = o.strategy_id
+      LEFT JOIN auth_user u ON u.id = o.created_by_id"""
+    due = """s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= clock_timestamp()
+      AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())"""
+    return f"""
+    WITH cancels AS MATERIALIZED (
+      SELECT s.id FROM orders_submission s WHERE {due} AND s.kind = 'cancel'
+      ORDER BY s.due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ), others AS MATERIALIZED (
+      SELECT s.id FROM orders_submission s {joined if halts else ""} WHERE {due} AND s.kind <> 'cancel'
+      {f"AND {HALT_PREDICATE}" if halts else ""}
+      ORDER BY s.due_at LIMIT %(limit)s - (SELECT count(*) FROM cancels) FOR UPDATE OF s SKIP LOCKED
+    )
+    UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fence + 1, attempts = s.attempts + 1,
+      sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+    FROM (SELECT id FROM cancels UNION ALL SELECT id FROM others) claimed WHERE s.id = claimed.id
+    RETURNING s.id, s.child_id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.message::text
+    """
+
+
+_CLAIM = {halts: _claim_statement(halts=halts) for halts in (False, True)}
 
 
 def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
@@ -130,19 +143,13 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
     Under the shared halt lock, so that no claim straddles the engaging of a halt.
     """
     sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
-    rows = sql.run(_CLAIM, {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}).fetchall()
+    # A statement of its own: its snapshot is younger than the lock, so it sees every halt that could come before us.
+    [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
+    wanted = {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}
+    found = sql.run(_CLAIM[halts], wanted, binary=True)
     claimed = [
-        Claimed(
-            pk,
-            kind,
-            client,
-            fence,
-            attempts,
-            due,
-            sent,
-            msgspec.convert(json.loads(message), _TYPES[kind], strict=False),
-        )
-        for pk, kind, client, fence, attempts, due, sent, message in rows
+        Claimed(pk, child, kind, client, fence, attempts, due, sent, _DECODE[kind](message))
+        for pk, child, kind, client, fence, attempts, due, sent, message in found
     ]
     claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
     if claimed:
@@ -182,7 +189,7 @@ def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], 
         states.append(state)
         dues.append(due)
         logs.append(json.dumps([_attempt(claimed, answer, due)]))
-    _lock([c.id for c, _ in pairs])
+    _lock([c.child_id for c, _ in pairs], [c.id for c, _ in pairs])
     sql.run(
         """
         UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
@@ -191,14 +198,21 @@ def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], 
         FROM unnest(%s::uuid[], %s::bigint[], %s::varchar[], %s::timestamptz[], %s::jsonb[]) u(id, fence, state, due, log)
         WHERE s.id = u.id AND s.fence = u.fence
         """,
-        [at, [c.id for c, _ in pairs], [c.fence for c, _ in pairs], states, dues, logs],
+        [
+            at,
+            sql.uuids([c.id for c, _ in pairs]),
+            [c.fence for c, _ in pairs],
+            states,
+            arrays.pack("timestamptz", dues),
+            arrays.pack("jsonb", logs),
+        ],
     )
-    told = [(c.id, a.broker_order_id) for c, a in pairs if a.broker_order_id and c.kind == "new"]
+    told = [(c.child_id, a.broker_order_id) for c, a in pairs if a.broker_order_id and c.kind == "new"]
     if told:
         sql.run(
-            "UPDATE orders_childorder c SET broker_order_id = u.broker_order FROM unnest(%s::uuid[], %s::varchar[]) u(id, broker_order) "
-            "JOIN orders_submission s ON s.id = u.id WHERE c.id = s.child_id AND c.broker_order_id = ''",
-            [[i for i, _ in told], [b for _, b in told]],
+            "UPDATE orders_childorder c SET broker_order_id = u.told FROM unnest(%s::uuid[], %s::text[]) u(id, told) "
+            "WHERE c.id = u.id AND c.broker_order_id = ''",
+            [sql.uuids([i for i, _ in told]), [b for _, b in told]],
         )
     outcomes = [[str(c.id), c.fence, str(a.outcome)] for c, a in pairs]
     entry = Entry(
@@ -210,14 +224,12 @@ def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], 
     journal.append([entry], actor=Actor.system("worker"), at=at)
 
 
-def _lock(submission_ids: Sequence[UUID]) -> None:
+def _lock(child_ids: Sequence[UUID], submission_ids: Sequence[UUID]) -> None:
     """Lock broker orders, then submissions, each by id: the order that everything else takes them in."""
+    sql.run("SELECT FROM orders_childorder WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [sql.uuids(child_ids)])
     sql.run(
-        "SELECT 1 FROM orders_childorder WHERE id IN (SELECT child_id FROM orders_submission WHERE id = ANY(%s)) "
-        "ORDER BY id FOR NO KEY UPDATE",
-        [submission_ids],
+        "SELECT FROM orders_submission WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [sql.uuids(submission_ids)]
     )
-    sql.run("SELECT 1 FROM orders_submission WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [submission_ids])
 
 
 def _next_state(claimed: Claimed, answer: Answer, at: datetime) -> tuple[str, datetime]:
