@@ -18,7 +18,7 @@ from oms.journal.domain import Entry, account_stream
 from oms.kernel import decimals, json
 from oms.kernel.actor import Actor
 from oms.kernel.decimals import ZERO
-from oms.kernel.ids import uuid7
+from oms.kernel.ids import uuid7, uuid7_of
 from oms.kernel.reasons import Reason
 from oms.runtime import doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
@@ -352,7 +352,10 @@ class Fold:
             fees = decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency)
         execution = rows.make(
             Execution,
-            id=uuid7(),
+            # Lots are matched by time and then by this: two fills of one moment must not depend on who came first.
+            id=uuid7_of(executed_at, f"{child.broker_account_id}:{report.execution_id}")
+            if original is None
+            else uuid7(),
             child_id=child.id,
             order_id=order.id,
             broker_id=child.broker_id,
