@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.db import transaction
+
 from brokers import queries
 from brokers.adapters.port import NewOrder, Outcome
 from brokers.models import Broker, BrokerSession
@@ -12,6 +14,7 @@ from orders import operations as desk_operations
 from orders.domain.tickets import Terms
 from orders.models import ChildOrder, Execution, ParkedReport, Submission
 from orders.operations import sending
+from portfolio.models import Position
 from risk.models import Hold
 from tests.conftest import Desk
 
@@ -279,6 +282,18 @@ class TestParked:
         # tried again when asked to, and still in nobody's way
         assert desk_operations.apply_parked(near.id, actor=gateway, at=desk.at, mended=True) == 0
         assert ParkedReport.objects.filter(applied_at=None).count() == 1
+
+    def test_two_fills_of_one_moment_are_matched_alike_whoever_came_first(self, desk: Desk) -> None:
+        gains = set()
+        for turn in (1, -1):
+            before = transaction.savepoint()
+            _, sent = working(desk)
+            desk.report(*[trade(desk, sent, "E1", "5", "100"), trade(desk, sent, "E2", "5", "90")][::turn])
+            _, sent = working(desk, "sell 5 AAPL limit 100.00")
+            desk.report(trade(desk, sent, "E3", "5", "100"))
+            gains.add(Position.objects.get().realized)
+            transaction.savepoint_rollback(before)
+        assert len(gains) == 1
 
 
 class TestReplace:
