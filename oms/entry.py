@@ -228,17 +228,27 @@ def _commit(batch: Sequence[Waiting]) -> list[Any]:
     admitted = [w for w in batch if budgets[w.caller.actor.user_id].wait <= 0]
     try:
         placed = iter(_place_all([r for w in admitted for r in w.requests]))
-        done = {id(w): [next(placed) for _ in w.requests] for w in admitted}
+        done: dict[int, list[desk.Placed] | Exception] = {id(w): [next(placed) for _ in w.requests] for w in admitted}
     except (OperationalError, InterfaceError) as error:
         connection.close()
         return [error] * len(batch)
-    except DatabaseError:
-        if len(admitted) == 1:
-            raise
+    except (DatabaseError, DomainError):
         log.exception("shared_commit_failed", requests=len(admitted))
-        done = {id(w): _place_all(w.requests) for w in admitted}
+        done = {id(w): _alone(w) for w in admitted}
     crash.point("before_reply")
-    return [(budgets[w.caller.actor.user_id], done.get(id(w), [])) for w in batch]
+    answers = [(budgets[w.caller.actor.user_id], done.get(id(w), [])) for w in batch]
+    return [placed if isinstance(placed, Exception) else (budget, placed) for budget, placed in answers]
+
+
+def _alone(waiting: Waiting) -> list[desk.Placed] | Exception:
+    try:
+        return _place_all(waiting.requests)
+    except (OperationalError, InterfaceError) as error:
+        connection.close()
+        return error
+    except Exception as error:
+        log.exception("commit_failed", orders=len(waiting.requests))
+        return error
 
 
 def _place_all(requests: Sequence[desk.Request]) -> list[desk.Placed]:

@@ -165,6 +165,23 @@ class TestPlacing:
         assert Order.objects.count() == 1
 
 
+def test_one_request_spoils_no_other_of_its_commit(live_desk: Desk) -> None:
+    from oms import entry
+    from orders.operations import Request
+    from tests.conftest import ticket
+
+    caller = entry.Caller(live_desk.actor(live_desk.alice), True, 0.0)
+    origins = ("desk", "far too long for its column", "desk")
+    waiting = [
+        entry.Waiting([Request(ticket("buy 1 AAPL"), caller.actor, f"w-{n}", origin)], caller, None)  # type: ignore[arg-type]
+        for n, origin in enumerate(origins)
+    ]
+    first, spoilt, last = entry._commit(waiting)
+    assert isinstance(spoilt, Exception)
+    assert [answers[0].created for _, answers in (first, last)] == [True, True]
+    assert Order.objects.count() == 2
+
+
 class TestReading:
     def test_an_order_is_shown_to_those_who_may_see_it_only(
         self, live_desk: Desk, door: Any, alice: Client, rita: Client
