@@ -12,6 +12,7 @@ from brokers.models import (
     Listing,
     Quote,
     RawMessage,
+    TradingSession,
 )
 from oms.journal.edited import Edited
 from oms.runtime.facts import Facts
@@ -49,6 +50,15 @@ class FeeScheduleAdmin(Edited):
 
     list_display = ["broker", "asset_class", "effective_from"]
     list_filter = ["broker", "asset_class"]
+
+
+@admin.register(TradingSession)
+class TradingSessionAdmin(Facts):
+    """When exchanges trade, as `load_calendars` found it."""
+
+    list_display = ["calendar", "day", "opens_at", "closes_at"]
+    list_filter = ["calendar"]
+    ordering = ["-day"]
 
 
 @admin.register(Quote)

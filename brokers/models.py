@@ -34,6 +34,24 @@ class Instrument(models.Model):
         return self.symbol
 
 
+class TradingSession(models.Model):
+    """One day on which an exchange trades; a day without a row in a loaded range is none."""
+
+    calendar = models.CharField(max_length=12)
+    day = models.DateField()
+    opens_at = models.DateTimeField()
+    closes_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["calendar", "day"], name="trading_session_unique"),
+            models.CheckConstraint(condition=Q(opens_at__lt=F("closes_at")), name="trading_session_has_length"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.calendar} {self.day}"
+
+
 class Broker(models.Model):
     """A broker: which adapter speaks to it, with which settings. Secrets are named by environment variable."""
 

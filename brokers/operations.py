@@ -2,12 +2,12 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 
 from brokers import queries
-from brokers.models import RawMessage
+from brokers.models import RawMessage, TradingSession
 from oms.kernel import decimals
 from oms.kernel.errors import Invalid, InvalidFields
 from oms.kernel.ids import uuid7
@@ -90,6 +90,41 @@ def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Inva
         if value is not None and not least <= value < decimals.BOUND:
             faults.append(Invalid("out_of_range", f"The {name} must not be below zero.", field=f"{index}.{name}"))
     return faults
+
+
+Sessions = list[tuple[str, date, datetime, datetime]]
+
+
+def published_sessions(codes: Sequence[str], *, since: date, until: date) -> Sessions:
+    """Return (calendar, day, opening, closing) of exchanges between two days, as they are published.
+
+    Raises `Invalid` for a code that nobody publishes. It takes seconds and much memory: never in a serving process.
+    """
+    import exchange_calendars  # noqa: PLC0415 - it brings all of pandas along
+
+    rows: Sessions = []
+    for code in codes:
+        try:
+            found = exchange_calendars.get_calendar(code, start=since.isoformat(), end=until.isoformat())
+        except exchange_calendars.errors.InvalidCalendarName as error:
+            raise Invalid("unknown_calendar", f"No exchange calendar is named {code}.", field="calendar") from error
+        rows += [
+            (code, day.date(), opens.to_pydatetime(), closes.to_pydatetime())
+            for day, opens, closes in zip(found.sessions, found.opens, found.closes, strict=True)
+        ]
+    return rows
+
+
+def store_sessions(rows: Sessions) -> None:
+    """Store sessions, in place of what was known of their days; one statement."""
+    sets = "opens_at = EXCLUDED.opens_at, closes_at = EXCLUDED.closes_at"
+    sql.insert_values(
+        TradingSession,
+        ("calendar", "day", "opens_at", "closes_at"),
+        rows,
+        on_conflict=f"ON CONFLICT (calendar, day) DO UPDATE SET {sets}",
+    )
+    queries.forget_cache()
 
 
 def place_venue(broker_id: int, host: str, port: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any, TypeVar
 
+from brokers.domain.calendars import Calendar
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
 from brokers.models import Broker, FeeSchedule, Instrument, Listing
 from oms.kernel.errors import NotFound
@@ -14,7 +15,11 @@ from oms.runtime import sql
 CACHE_SECONDS = 1.0
 """Reference data changes by an administrator's hand; a second later every process has seen it."""
 
+CALENDAR_SECONDS = 300.0
+"""Sessions are loaded months ahead."""
+
 T = TypeVar("T")
+_calendars: dict[str, tuple[float, Calendar | None]] = {}
 _cache: dict[str, tuple[float, Any]] = {}
 
 
@@ -31,12 +36,14 @@ def _cached(name: str, load: Callable[[], T]) -> T:
 def forget_cache() -> None:
     """Drop what this process remembers, for the operation that has just changed it."""
     _cache.clear()
+    _calendars.clear()
 
 
 def instruments() -> dict[int, InstrumentRef]:
     """Return all instruments by id."""
     fields = (
-        "id", "symbol", "asset_class", "base_currency", "currency", "tick_size", "lot_size", "settlement_days", "active"
+        "id", "symbol", "asset_class", "base_currency", "currency", "tick_size", "lot_size", "settlement_days", "active",
+        "calendar",
     )  # fmt: skip
     return _cached("instruments", lambda: {r[0]: InstrumentRef(*r) for r in Instrument.objects.values_list(*fields)})
 
@@ -84,6 +91,23 @@ def fee_items(broker_id: int, asset_class: str, on: date) -> list[dict[str, Any]
         if effective_from <= on:
             return items
     return []
+
+
+def calendar(code: str) -> Calendar | None:
+    """Return an exchange's calendar as loaded, None for a code that was never loaded."""
+    if not code:
+        return None
+    held = _calendars.get(code)
+    if held is None or held[0] < time.monotonic():
+        held = _calendars[code] = (time.monotonic() + CALENDAR_SECONDS, _load_calendar(code))
+    return held[1]
+
+
+def _load_calendar(code: str) -> Calendar | None:
+    rows = sql.run(
+        "SELECT day, opens_at, closes_at FROM brokers_tradingsession WHERE calendar = %s ORDER BY day", [code]
+    ).fetchall()
+    return Calendar(*map(list, zip(*rows, strict=True))) if rows else None
 
 
 def quotes(instrument_ids: Iterable[int] | None = None) -> dict[int, QuoteRef]:

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from risk.domain.gate import REQUIRED
 POSTGRESQL_LEAST = 150_000
 CLOCK_SECONDS_MAX = 1.0
 DISK_BYTES_LEAST = 1 << 30
+CALENDAR_AHEAD = timedelta(days=14)
 PEOPLE = {"admin": 1, "risk": 2, "ops": 2}
 """Who must be there: what one of risk or ops asks for, another approves."""
 FACTS = (
@@ -153,6 +155,18 @@ def _broker_faults(enabled: list[Any]) -> Iterator[str]:
             yield f"{broker.code}: nothing is listed there"
 
 
+def _calendars() -> tuple[bool, str]:
+    """A calendar that ends soon would stop trading where hours are kept, and makes settlement count weekdays."""
+    rows = sql.run(
+        "SELECT i.calendar, max(s.day) FROM brokers_instrument i LEFT JOIN brokers_tradingsession s ON s.calendar = i.calendar "
+        "WHERE i.active AND i.calendar <> '' GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    horizon = datetime.now(UTC).date() + CALENDAR_AHEAD
+    short = [f"{code} is loaded until {day or 'never'}" for code, day in rows if day is None or day < horizon]
+    told = "; ".join(short) + ": run load_calendars" if short else ", ".join(code for code, _ in rows) or "none kept"
+    return not short or not settings.SESSIONS, told
+
+
 CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "settings": _settings,
     "postgresql": _postgresql,
@@ -165,4 +179,5 @@ CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "people": _people,
     "limits": _limits,
     "brokers": _brokers,
+    "calendars": _calendars,
 }

@@ -248,7 +248,7 @@ ORDER_ENTRY = env("OMS_ENTRY", default="thin")
 """`thin`: POST orders and orders/batch are served ahead of Django; `views`: by the REST views."""
 if PRODUCTION and "OMS_CRASH" in os.environ:
     raise ImproperlyConfigured("OMS_CRASH is for fault tests; unset it.")
-SESSIONS = env.bool("OMS_SESSIONS", default=False)
+SESSIONS = env.bool("OMS_SESSIONS", default=PRODUCTION)  # instruments keep the hours of their exchange
 BUILD = env("OMS_BUILD", default="")
 
 METRICS_TOKEN = env("OMS_METRICS_TOKEN", default="")

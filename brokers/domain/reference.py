@@ -19,6 +19,7 @@ class InstrumentRef:
     lot_size: Decimal
     settlement_days: int
     active: bool
+    calendar: str = ""
 
 
 @dataclass(frozen=True, slots=True)

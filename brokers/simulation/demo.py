@@ -11,7 +11,7 @@ def _equity(symbol: str, name: str, start: str, spread: str, volatility: str, si
     return {
         "symbol": symbol, "name": name, "asset_class": "equity", "base_currency": "", "currency": "USD", "tick_size": "0.01",
         "lot_size": "1", "settlement_days": 1, "start_price": start, "spread_bps": spread, "volatility": volatility,
-        "size": size,
+        "size": size, "calendar": "XNYS",
     }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def _pair(
     return {
         "symbol": symbol, "name": name, "asset_class": "fx" if settlement_days else "crypto", "base_currency": base,
         "currency": currency, "tick_size": tick, "lot_size": lot, "settlement_days": settlement_days, "start_price": start,
-        "spread_bps": spread, "volatility": volatility, "size": size,
+        "spread_bps": spread, "volatility": volatility, "size": size, "calendar": "",
     }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ DEMO_INSTRUMENTS: tuple[dict[str, Any], ...] = (
     _pair("XRP/USDT", "XRP in Tether", "0.0001", "0.1", "1.4210", "1.5", "0.052", "40000", 0),
     _pair("USDT/USD", "Tether in US dollars", "0.0001", "0.01", "1.0000", "1.0", "0.0004", "2000000", 0),
 )
-"""What trades on the demo desk; equities keep no hours unless the desk is started with `--sessions`."""
+"""What trades on the demo desk; equities keep the hours of their exchange only where the desk is started with `--sessions`."""
 
 
 def _item(kind: str, basis: str, rate: str, **more: str) -> dict[str, str]:

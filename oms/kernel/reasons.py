@@ -32,6 +32,10 @@ class Reason(StrEnum):
         "The sale is larger than the position and is not a permitted short sale.",
     )
     ACCOUNT_CLOSED = "account_closed", "The account is closed."
+    SESSION_CLOSED = (
+        "session_closed",
+        "The exchange is closed; send a gtc or gtd order with a price, or wait until it opens.",
+    )
     CHECK_FAILED = "check_failed", "A risk check could not be computed, so the order was stopped."
     APPROVAL_REFUSED = "approval_refused", "The approver said no."
     APPROVAL_EXPIRED = "approval_expired", "Nobody approved the order in time."

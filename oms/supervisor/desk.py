@@ -125,6 +125,8 @@ class Desk:
         self._run("migrate", "--noinput", "-v", "0", saying="Bringing the schema up to date ...")
         if self.demo and not self.hurry.stopping() and is_empty(self.lease.urls.database_url):
             self._run("seed_demo", saying="Setting up the demo desk ...")
+        if self.options.sessions:
+            self._run("load_calendars", saying="Loading the hours of the exchanges ...")
 
     def _run(self, *arguments: str, saying: str) -> None:
         if self.hurry.stopping():

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
+from brokers.domain.calendars import settle_date
 from brokers.domain.fees import charge
 from brokers.domain.reference import InstrumentRef
 from oms.journal import operations as journal
@@ -29,7 +30,6 @@ from orders.operations.reporting import Fold, position_entries, settle_child
 from orders.states import CLOSED, OrdStatus
 from portfolio import operations as portfolio
 from portfolio.domain.fills import Fill
-from portfolio.domain.settlement import settle_date
 from portfolio.models import Account, BrokerLink
 from risk import operations as risk
 from risk.models import Approval
@@ -292,7 +292,7 @@ def _external_execution(
         price=price,
         fees=decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency),
         fee_items=items,
-        settle_date=settle_date(executed_at, instrument.settlement_days),
+        settle_date=settle_date(executed_at, instrument.settlement_days, brokers.calendar(instrument.calendar)),
         executed_at=executed_at,
         received_at=at,
     )

@@ -370,6 +370,7 @@ def _intent(draft: _Draft) -> Intent:
         strategy_code=ticket.strategy,
         automated=actor.automated,
         directed_broker_code=ticket.broker or None,
+        time_in_force=ticket.time_in_force,
     )
 
 

@@ -12,6 +12,7 @@ from django.db import InterfaceError, OperationalError
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
+from brokers.domain.calendars import settle_date
 from brokers.domain.fees import FeeCharge, charge
 from oms.journal import operations as journal
 from oms.journal.domain import Entry, account_stream
@@ -31,7 +32,6 @@ from orders.states import CLOSED, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
 from portfolio import queries as positions
 from portfolio.domain.fills import Fill
-from portfolio.domain.settlement import settle_date
 from portfolio.models import BrokerLink
 from risk import operations as risk
 from risk.queries import halted_brokers
@@ -368,7 +368,7 @@ class Fold:
             price=price,
             fees=fees,
             fee_items=items,
-            settle_date=settle_date(executed_at, instrument.settlement_days),
+            settle_date=settle_date(executed_at, instrument.settlement_days, brokers.calendar(instrument.calendar)),
             executed_at=executed_at,
             received_at=self.at,
         )

@@ -93,6 +93,26 @@ class NotRestricted(Check):
 
 
 @dataclass(frozen=True, slots=True)
+class InSession(Check):
+    """Whether the instrument's exchange trades now; what may wait for the opening needs a price and a longer life."""
+
+    name = "session"
+    calendar: str
+    is_open: bool
+    order_type: str
+    time_in_force: str
+
+    def judge(self) -> Reason | None:
+        """Deny out of session what would have to trade at once, or end today."""
+        waits = self.order_type != "market" and self.time_in_force in ("gtc", "gtd")
+        return None if self.is_open or waits else Reason.SESSION_CLOSED
+
+    def explain(self, reason: Reason) -> str:
+        """Name the exchange."""
+        return f"{self.calendar} is closed; send a gtc or gtd order with a price, or wait until it opens."
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsSet(Check):
     """Kinds of limits that must exist for the firm or the account; `missing` names those that don't."""
 

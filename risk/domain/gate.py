@@ -84,7 +84,8 @@ class Facts:
     """What a batch is judged by, as it stood when the accounts were locked.
 
     `shortable` holds (broker code, instrument id), with an empty code for any broker; `recent` the
-    fingerprints of orders approved inside their duplicate window.
+    fingerprints of orders approved inside their duplicate window. `sessions` tells whether exchange hours are kept,
+    `closed` which instruments' exchanges are closed.
     """
 
     at: datetime
@@ -98,6 +99,8 @@ class Facts:
     holdings: dict[tuple[int, int], Holding] = field(default_factory=dict)
     cash: dict[int, dict[str, Decimal]] = field(default_factory=dict)
     recent: set[bytes] = field(default_factory=set)
+    sessions: bool = False
+    closed: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,9 @@ class Gate:
         yield checks.AccountOpen(intent.account_open)
         yield self._halts(intent, reduces)
         yield checks.NotRestricted(intent.instrument.symbol, intent.instrument.id in facts.restricted)
+        if is_new and facts.sessions and intent.instrument.calendar:
+            is_open = intent.instrument.id not in facts.closed
+            yield checks.InSession(intent.instrument.calendar, is_open, intent.order_type, intent.time_in_force)
         yield checks.LimitsSet(", ".join(_missing(limits)))
         bound = _lowest(limits, "order_quantity")
         yield checks.OrderQuantity(intent.quantity, bound.value, str(bound.scope))

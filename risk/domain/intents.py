@@ -32,6 +32,7 @@ class Intent:
     strategy_code: str = ""
     automated: bool = False
     directed_broker_code: str | None = None
+    time_in_force: str = "day"
 
     @property
     def pair(self) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from django.conf import settings
+
 from brokers import queries as brokers
 from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef
@@ -41,6 +43,8 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
         holdings=holdings,
         cash=cash,
         recent=_recent(intents, limits, at),
+        sessions=settings.SESSIONS,
+        closed=_closed({i.instrument.id: i.instrument for i in intents}, at) if settings.SESSIONS else set(),
     )
 
 
@@ -67,6 +71,16 @@ def _restricted(instrument_ids: set[int], at: datetime) -> set[int]:
         [sorted(instrument_ids), at, at],
     )
     return {row[0] for row in found}
+
+
+def _closed(instruments: Mapping[int, InstrumentRef], at: datetime) -> set[int]:
+    """Return the instruments whose exchange is closed; one whose calendar was not loaded counts as closed."""
+    closed = set()
+    for pk, instrument in instruments.items():
+        calendar = brokers.calendar(instrument.calendar)
+        if instrument.calendar and not (calendar and calendar.is_open(at)):
+            closed.add(pk)
+    return closed
 
 
 def _shortable(instrument_ids: set[int]) -> set[tuple[str, int]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from brokers.domain.calendars import settle_date
 from brokers.domain.fees import FeeCharge, charge
 from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef, QuoteRef
-from portfolio.domain.settlement import settle_date
 
 
 def item(basis: str, rate: str, **more: str) -> dict[str, str]:

@@ -136,7 +136,8 @@ class Market:
             self.host.set_quotes(fresh)
         if self.model.stepped_at is not None and at - self.model.stepped_at < STEP * 0.9:
             return
-        moved = self.model.step(at)
+        resting = await self._in_database(partial(_resting, at)) if settings.SESSIONS else set()
+        moved = [q for q in self.model.step(at) if q.symbol not in resting]
         updates = [QuoteUpdate(q.symbol, q.bid, q.ask, q.bid_size, q.ask_size, at=at) for q in moved]
         stored = await self._in_database(partial(record_quotes, updates, source="market", at=at))
         if stored < len(moved):  # a quote from outside came between; it stands
@@ -178,6 +179,13 @@ def _instruments() -> list[Instrument]:
         )
         for i in queries.instruments().values()
     ]
+
+
+def _resting(at: datetime) -> set[str]:
+    """Return the symbols whose exchange is closed."""
+    calendars = {code: queries.calendar(code) for code in {i.calendar for i in queries.instruments().values()} - {""}}
+    closed = {code for code, found in calendars.items() if found is None or not found.is_open(at)}
+    return {i.symbol for i in queries.instruments().values() if i.calendar in closed}
 
 
 def _simulated() -> dict[str, tuple[int, bytes]]:

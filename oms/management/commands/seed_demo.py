@@ -68,7 +68,17 @@ class Command(BaseCommand):
 def seed(at: datetime, actor: Actor) -> None:
     """Write the demo desk, through the operations that people use."""
     _people()
-    fields = ("symbol", "name", "asset_class", "base_currency", "currency", "tick_size", "lot_size", "settlement_days")
+    fields = (
+        "symbol",
+        "name",
+        "asset_class",
+        "base_currency",
+        "currency",
+        "tick_size",
+        "lot_size",
+        "settlement_days",
+        "calendar",
+    )
     Instrument.objects.bulk_create(Instrument(**{f: i[f] for f in fields}) for i in DEMO_INSTRUMENTS)
     reference.forget_cache()
     for code, name, currency, _, _ in ACCOUNTS:
