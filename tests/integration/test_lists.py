@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from brokers.queries import forget_cache
 from oms.kernel import json
+from oms.kernel.actor import Actor
 from oms.management.commands.seed_demo import seed
 from orders import queries
 from orders.models import Order
@@ -32,7 +33,7 @@ def old_books(db: Any, request: pytest.FixtureRequest) -> Iterator[None]:
     """The demo desk with so many orders of the last 250 days."""
     forget_cache()
     queries.forget_codes()
-    seed(NOW)
+    seed(NOW, Actor.system("test"))
     forget_cache()
     write(connection.connection, request.param)
     with connection.cursor() as told:
