@@ -24,6 +24,7 @@ def now() -> datetime:
 @shared_task(name=doorbell.SEND_TASK)
 def send(code: str) -> None:
     """Send what is due at a broker."""
+    doorbell.answer(code)
     broker = brokers.brokers_by_code().get(code)
     if broker is not None and broker.enabled:
         desk.send(broker, owner=f"{socket.gethostname()}:{os.getpid()}", clock=now)

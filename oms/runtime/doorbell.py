@@ -13,16 +13,31 @@ from oms.runtime.redis import client
 SEND_TASK = "orders.send"
 SWEPT = "oms:swept"
 """Key of when the last sweep ran, in seconds of the epoch: it proves the worker, its clock and Redis in one."""
+RUNG_MILLISECONDS = 1_000
+"""How long a ring that nobody answers keeps others from ringing: as long as the sweeper waits anyway."""
 log = structlog.get_logger(__name__)
 
 
 def ring(brokers: Iterable[str]) -> None:
-    """Ask for one sending run per broker code."""
+    """Ask for one sending run per broker code, unless one is asked for that has not begun: it will find these rows too."""
     for code in sorted(set(brokers)):
         try:
-            current_app.send_task(SEND_TASK, args=[code], ignore_result=True, retry=False)
-        except (OperationalError, OSError) as error:
+            if client().set(_rung(code), 1, nx=True, px=RUNG_MILLISECONDS):
+                current_app.send_task(SEND_TASK, args=[code], ignore_result=True, retry=False)
+        except (OperationalError, OSError, redis.RedisError) as error:
             log.warning("doorbell_failed", broker=code, error=str(error))
+
+
+def answer(code: str) -> None:
+    """Let the bell ring again; called before the first look at the queue, so that what comes after it rings anew."""
+    try:
+        client().delete(_rung(code))
+    except redis.RedisError:
+        return
+
+
+def _rung(code: str) -> str:
+    return f"oms:rung:{code}"
 
 
 def note_sweep() -> None:

@@ -27,7 +27,7 @@ from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
 from orders.queries import Names, order_out
 from orders.states import OrdStatus
-from portfolio.models import Account, BrokerLink, Strategy
+from portfolio.models import Account, Strategy
 from risk import operations as risk
 from risk.domain.intents import Intent
 from risk.queries import halted_brokers
@@ -116,16 +116,16 @@ def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
 def _lock_accounts(requests: Sequence[Request], at: datetime) -> dict[tuple[str, int | None], Account]:
     """Lock the accounts named and return those that each user may trade, by (code, user id)."""
     codes = sorted({r.ticket.account for r in requests})
-    rows = list(Account.objects.filter(code__in=codes).order_by("id").select_for_update(no_key=True))
+    found = list(rows.load(Account, "WHERE t.code = ANY(%s) ORDER BY t.id FOR NO KEY UPDATE", [codes]))
     users = sorted({r.actor.user_id for r in requests if r.actor.user_id is not None})
     grants = sql.run(
         "SELECT account_id, user_id FROM portfolio_accountgrant "
         "WHERE account_id = ANY(%s) AND user_id = ANY(%s) AND (expires_at IS NULL OR expires_at > %s)",
-        [[a.id for a in rows], users, at],
+        [[a.id for a in found], users, at],
     ).fetchall()
     granted = set(grants)
-    allowed: dict[tuple[str, int | None], Account] = {(a.code, None): a for a in rows}
-    allowed.update({(a.code, u): a for a in rows for u in users if (a.id, u) in granted})
+    allowed: dict[tuple[str, int | None], Account] = {(a.code, None): a for a in found}
+    allowed.update({(a.code, u): a for a in found for u in users if (a.id, u) in granted})
     return allowed
 
 
@@ -377,10 +377,12 @@ def _intent(draft: _Draft) -> Intent:
 def _links(account_ids: set[int]) -> dict[int, dict[int, tuple[int, str]]]:
     """Return by account and broker: the broker account's id and how the broker names it."""
     links: dict[int, dict[int, tuple[int, str]]] = {pk: {} for pk in account_ids}
-    rows = BrokerLink.objects.filter(account_id__in=account_ids).values_list(
-        "account_id", "broker_id", "broker_account_id", "broker_account__external_id"
+    found = sql.run(
+        "SELECT l.account_id, l.broker_id, b.id, b.external_id FROM portfolio_brokerlink l "
+        "JOIN brokers_brokeraccount b ON b.id = l.broker_account_id WHERE l.account_id = ANY(%s)",
+        [sorted(account_ids)],
     )
-    for account_id, broker_id, pk, external_id in rows:
+    for account_id, broker_id, pk, external_id in found:
         links[account_id][broker_id] = (pk, external_id)
     return links
 

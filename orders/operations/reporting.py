@@ -21,7 +21,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.decimals import ZERO
 from oms.kernel.ids import uuid7, uuid7_of
 from oms.kernel.reasons import Reason
-from oms.runtime import doorbell, rows, sql
+from oms.runtime import arrays, doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
@@ -204,12 +204,13 @@ def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datet
 def _owners(broker_id: int, reports: Sequence[Report]) -> dict[str, tuple[UUID, UUID, UUID]]:
     """Return (child, order, submission) by the client ids that the reports name."""
     ids = {r.client_order_id for r in reports} | {r.orig_client_order_id for r in reports if r.orig_client_order_id}
-    rows = sql.run(
+    found = sql.run(
         "SELECT s.client_order_id, s.child_id, c.order_id, s.id FROM orders_submission s "
         "JOIN orders_childorder c ON c.id = s.child_id WHERE s.broker_id = %s AND s.client_order_id = ANY(%s)",
-        [broker_id, sorted(ids)],
+        [broker_id, arrays.pack("text", sorted(ids))],
+        binary=True,
     )
-    return {client: (child, order, submission) for client, child, order, submission in rows}
+    return {client: (child, order, submission) for client, child, order, submission in found}
 
 
 def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> dict[tuple[int, str], Execution]:
@@ -219,10 +220,17 @@ def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> 
     if not ids:
         return {}
     accounts = {c.broker_account_id for c in book.children.values()}
-    rows = list(Execution.objects.filter(broker_account_id__in=accounts, broker_execution_id__in=ids))
+    found = list(
+        rows.load(
+            Execution,
+            "WHERE t.broker_account_id = ANY(%s) AND t.broker_execution_id = ANY(%s)",
+            [sorted(accounts), sorted(ids)],
+        )
+    )
     if any(r.ref_execution_id for r in reports):  # what undid them meanwhile may bear any name
-        rows += Execution.objects.filter(child_id__in=list(book.children), ref__isnull=False)
-    return {(e.broker_account_id, e.broker_execution_id): e for e in rows}
+        children = sql.uuids(book.children)
+        found += rows.load(Execution, "WHERE t.child_id = ANY(%s) AND t.ref_id IS NOT NULL", [children])
+    return {(e.broker_account_id, e.broker_execution_id): e for e in found}
 
 
 class Fold:

@@ -1,8 +1,9 @@
 """Loading what a batch is judged by: seven statements for any number of orders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 
@@ -15,6 +16,7 @@ from risk.domain.gate import Facts, HaltRef, Holding, LimitRef, duplicate_window
 from risk.domain.intents import Intent
 from risk.domain.scopes import Scope, scopes_of
 
+Answer = Iterable[tuple[Any, ...]]
 BRIDGE = "USD"
 """The currency that rates may be chained through."""
 
@@ -22,13 +24,18 @@ BRIDGE = "USD"
 def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
     """Read limits, halts, quotes, holdings and cash for a batch, as of now.
 
-    The caller holds the account rows locked, so that nothing read here about them moves before the commit.
+    The caller holds the account rows locked, so that nothing read here about them moves before the commit. What does
+    not depend on another answer is asked for at once, and read after that.
     """
     instruments = brokers.instruments()
     accounts = sorted({i.account_id for i in intents})
-    limits = _limits(intents, at)
-    holdings = _holdings(accounts)
-    cash = _cash(accounts)
+    asked_limits, asked_holdings, asked_cash = _ask_limits(intents, at), _ask_holdings(accounts), _ask_cash(accounts)
+    asked_halts, asked_restricted = _ask_halts(), _ask_restricted({i.instrument.id for i in intents}, at)
+    limits = [LimitRef(kind, value, currency, Scope(*scope)) for kind, value, currency, *scope in asked_limits]
+    holdings = {(account_id, instrument_id): Holding(*held) for account_id, instrument_id, *held in asked_holdings}
+    cash: dict[int, dict[str, Decimal]] = {}
+    for account_id, currency, balance in asked_cash:
+        cash.setdefault(account_id, {})[currency] = balance
     wanted = {i.instrument.id for i in intents} | {instrument_id for _, instrument_id in holdings}
     quotes = brokers.quotes(wanted | _pairs(instruments, intents, limits, cash, wanted))
     return Facts(
@@ -37,8 +44,8 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
         quotes=quotes,
         rates=Rates(quotes, instruments),
         limits=limits,
-        halts=_halts(),
-        restricted=_restricted({i.instrument.id for i in intents}, at),
+        halts=[HaltRef(mode, Scope(kind, key)) for mode, kind, key in asked_halts],
+        restricted={row[0] for row in asked_restricted},
         shortable=_shortable({i.instrument.id for i in intents if i.side == "sell_short"}),
         holdings=holdings,
         cash=cash,
@@ -48,29 +55,26 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
     )
 
 
-def _limits(intents: Sequence[Intent], at: datetime) -> list[LimitRef]:
+def _ask_limits(intents: Sequence[Intent], at: datetime) -> Answer:
     scopes = sorted({scope for i in intents for scope in scopes_of(i)})
-    found = sql.run(
+    return sql.run(
         "SELECT l.kind, l.value, l.currency, l.scope_kind, l.scope_key FROM risk_limit l "
         "JOIN unnest(%s::varchar[], %s::varchar[]) u(kind, key) ON u.kind = l.scope_kind AND u.key = l.scope_key "
         "WHERE l.status = 'active' AND NOT l.soft AND l.effective_from <= %s",
         [[kind for kind, _ in scopes], [key for _, key in scopes], at],
     )
-    return [LimitRef(kind, value, currency, Scope(*scope)) for kind, value, currency, *scope in found]
 
 
-def _halts() -> list[HaltRef]:
-    found = sql.run("SELECT mode, scope_kind, scope_key FROM risk_halt WHERE released_at IS NULL")
-    return [HaltRef(mode, Scope(kind, key)) for mode, kind, key in found]
+def _ask_halts() -> Answer:
+    return sql.run("SELECT mode, scope_kind, scope_key FROM risk_halt WHERE released_at IS NULL")
 
 
-def _restricted(instrument_ids: set[int], at: datetime) -> set[int]:
-    found = sql.run(
+def _ask_restricted(instrument_ids: set[int], at: datetime) -> Answer:
+    return sql.run(
         "SELECT instrument_id FROM risk_restrictedinstrument "
         "WHERE instrument_id = ANY(%s) AND since <= %s AND (until IS NULL OR until > %s)",
         [sorted(instrument_ids), at, at],
     )
-    return {row[0] for row in found}
 
 
 def _closed(instruments: Mapping[int, InstrumentRef], at: datetime) -> set[int]:
@@ -96,8 +100,8 @@ def _shortable(instrument_ids: set[int]) -> set[tuple[str, int]]:
     return lenders | {("", instrument_id) for _, instrument_id in lenders}
 
 
-def _holdings(accounts: list[int]) -> dict[tuple[int, int], Holding]:
-    found = sql.run(
+def _ask_holdings(accounts: list[int]) -> Answer:
+    return sql.run(
         """
         SELECT account_id, instrument_id, sum(quantity), sum(buying), sum(selling), sum(amount)
         FROM (
@@ -111,18 +115,13 @@ def _holdings(accounts: list[int]) -> dict[tuple[int, int], Holding]:
         """,
         {"accounts": accounts},
     )
-    return {(account_id, instrument_id): Holding(*numbers) for account_id, instrument_id, *numbers in found}
 
 
-def _cash(accounts: list[int]) -> dict[int, dict[str, Decimal]]:
-    found = sql.run(
+def _ask_cash(accounts: list[int]) -> Answer:
+    return sql.run(
         "SELECT account_id, currency, balance FROM portfolio_cashbalance WHERE account_id = ANY(%s) AND balance <> 0",
         [accounts],
     )
-    cash: dict[int, dict[str, Decimal]] = {}
-    for account_id, currency, balance in found:
-        cash.setdefault(account_id, {})[currency] = balance
-    return cash
 
 
 def _pairs(

@@ -11,9 +11,9 @@ from oms.kernel.decimals import BOUND
 SILENCE_SECONDS = 5.0
 """A broker beats every second; a link silent for so long is dead, whatever the socket believes."""
 RESEND_SECONDS = 5.0
-REPORTS_MAX = 1_000
-"""Once so many are at hand no further frame is read: what comes later waits in the socket, so that what the caller
-applies in one transaction, and its memory, stay bounded."""
+REPORTS_MAX = 250
+"""Once so many are at hand no further frame is read: what comes later waits in the socket. The caller applies them in one
+transaction, which holds the accounts: those who place orders in them meanwhile wait some fifty milliseconds, not more."""
 ID_LENGTH_MAX = 64
 
 
