@@ -75,6 +75,9 @@ class BrokerHealth(models.Model):
     ack_ms = models.FloatField(null=True)  # exponentially weighted
     updated_at = models.DateTimeField(auto_now=True)
 
+    class Meta:
+        verbose_name_plural = "broker health"
+
     def __str__(self) -> str:
         return f"health of {self.broker_id}"
 

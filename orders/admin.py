@@ -97,14 +97,19 @@ class OrderAdmin(Facts):
 
     everyone = True
     list_display = [
-        "created_at", "account", "side", "quantity", "instrument", "order_type", "limit_price", "stop_price", "status",
-        "filled_quantity", "unknown", "client_order_id",
+        "created_at", "account", "side", "quantity", "instrument", "order_type", "limit_price", "stop_price", "state",
+        "filled_quantity", "note",
     ]  # fmt: skip
     list_filter = [Working, "status", ("account", admin.RelatedOnlyFieldListFilter), "side", "order_type", "unknown"]
     search_fields = ["client_order_id", "instrument__symbol"]
     list_select_related = ["account", "instrument"]
     inlines = [ChildPart, ExecutionPart]
     actions = ["cancel", "replace"]
+
+    @admin.display(description="status", ordering="status")
+    def state(self, order: Order) -> str:
+        """Name the status, with a question mark while a broker is being asked."""
+        return f"{order.status} ?" if order.unknown else str(order.status)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         """Narrow to the accounts the user may see, newest first."""

@@ -64,6 +64,9 @@ class Strategy(models.Model):
     active = models.BooleanField(default=True)
     history = HistoricalRecords()
 
+    class Meta:
+        verbose_name_plural = "strategies"
+
     def __str__(self) -> str:
         return self.code
 
@@ -142,6 +145,7 @@ class LedgerEntry(models.Model):
     quantity = ExactField(default=0)
 
     class Meta:
+        verbose_name_plural = "ledger entries"
         constraints = bounded("ledger_entry", any_sign=("amount", "quantity"))
 
     def __str__(self) -> str:

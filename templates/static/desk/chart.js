@@ -3,6 +3,7 @@ import { element } from "./format.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const POINTS_MAX = 600;
+const GAP_MS = 15000; // over a longer silence no line is drawn: nobody saw what was there
 const svg = (tag, attributes) => { const made = document.createElementNS(NS, tag); for (const [k, v] of Object.entries(attributes)) made.setAttribute(k, v); return made; };
 
 /** A series of [milliseconds, number], kept in the tab's session under its name. */
@@ -36,12 +37,13 @@ export function line(series, { width = 120, height = 28, zero = false, label = "
   const span = high - low || Math.abs(high) * 0.001 || 1;
   const from = points[0][0], time = points.at(-1)[0] - from || 1;
   const x = (t) => (((t - from) / time) * (width - 2) + 1).toFixed(1), y = (v) => (height - 2 - ((v - low) / span) * (height - 4)).toFixed(1);
-  const made = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
+  const made = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", width, height, role: "img", "aria-label": label });
   const title = svg("title", {});
   title.textContent = label;
   made.append(title);
   if (zero) made.append(svg("line", { class: "zero", x1: 0, x2: width, y1: y(0), y2: y(0) }));
   const last = values.at(-1), base = zero ? 0 : values[0];
-  made.append(svg("polyline", { class: last > base ? "up" : last < base ? "down" : "flat", points: points.map(([t, v]) => `${x(t)},${y(v)}`).join(" ") }));
+  const path = points.map(([t, v], i) => `${i && t - points[i - 1][0] <= Math.max(GAP_MS, 3 * series.every) ? "L" : "M"}${x(t)} ${y(v)}`).join("");
+  made.append(svg("path", { class: last > base ? "up" : last < base ? "down" : "flat", d: path }));
   return made;
 }
