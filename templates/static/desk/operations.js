@@ -3,7 +3,7 @@ import { get, post, toast } from "./api.js";
 import { ask } from "./dialog.js";
 import { clock, decimal, element, money, typed, words } from "./format.js";
 import { Live } from "./live.js";
-import { account, can, desk, onAccount, showHalts, showState } from "./shell.js";
+import { account, can, desk, onAccount, settled, showHalts, showState } from "./shell.js";
 import { Table } from "./table.js";
 
 const EVERY_MS = 5000;
@@ -48,6 +48,7 @@ async function load() {
     document.getElementById("exceptions-count").textContent = wrong.results.length ? String(wrong.results.length) : "";
     emptyOf("exceptions").hidden = wrong.results.length > 0;
     emptyOf("brokers").hidden = all.results.length > 0;
+    settled();
   } catch (problem) { if (problem.status) toast(problem.message, "bad"); }
 }
 setInterval(() => { if (!document.hidden) load(); }, EVERY_MS);

@@ -5,7 +5,7 @@ import { line } from "./chart.js";
 import { clock, decimal, element, isZero, money, placesOf, tone, trimmed } from "./format.js";
 import { Live } from "./live.js";
 import { instrument, priced, ready } from "./market.js";
-import { account, can, onAccount, showHalts, showState } from "./shell.js";
+import { account, can, onAccount, settled, showHalts, showState } from "./shell.js";
 import { Table, eachFrame } from "./table.js";
 
 const flat = document.getElementById("flat"), empty = document.getElementById("empty"), totals = document.getElementById("totals");
@@ -41,6 +41,7 @@ const render = eachFrame(() => {
   empty.textContent = !account() ? "No account is granted to you. Ask an administrator." : book.loaded ? "Flat: no open position." : "Waiting for the desk…";
   document.getElementById("late").hidden = !book.late();
   totals.replaceChildren(...book.totals().map(tile));
+  if (book.loaded) settled();
 });
 
 function tile({ currency, day, unrealized, realized, missing }) {

@@ -3,7 +3,7 @@ import { Problem, get, post, toast } from "./api.js";
 import { ask } from "./dialog.js";
 import { clock, decimal, element, money, plain, typed, words } from "./format.js";
 import { Live } from "./live.js";
-import { account, can, onAccount, scopeText, showHalts, showState } from "./shell.js";
+import { account, can, onAccount, scopeText, settled, showHalts, showState } from "./shell.js";
 import { Table } from "./table.js";
 
 const officer = can("risk");
@@ -74,6 +74,7 @@ async function load() {
     emptyOf(document.getElementById("halt-rows")).hidden = stopped.results.some((h) => !h.released_at);
     emptyOf(document.getElementById("headroom")).hidden = room.results.length > 0;
     emptyOf(document.getElementById("limits")).hidden = bounds.results.some((l) => l.status === "active");
+    settled();
   } catch (problem) { toast(problem.message, "bad"); }
   showHalts();
 }

@@ -64,6 +64,9 @@ keys({
 
 export const scopeText = (scope) => { const [kind, key] = Object.entries(scope)[0]; return key === true ? (kind === "all" ? "everything" : kind) : `${kind} ${key}`; };
 
+/** Show the sections that stand below something that grows while it is filled the first time. */
+export const settled = () => { for (const late of document.querySelectorAll("[data-late]")) late.hidden = false; };
+
 export async function showHalts() {
   const banner = document.getElementById("halts");
   try {

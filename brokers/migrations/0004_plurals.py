@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("brokers", "0002_facts_stay"),
+        ("brokers", "0003_trading_sessions"),
     ]
 
     operations = [
