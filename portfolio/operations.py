@@ -149,7 +149,7 @@ def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime)
         told = [{"currency": line.currency, "amount": decimals.text(line.amount)} for line in cash]
         data = {"transfer": str(transaction.id), "source_kind": p.source_kind, "cash": told, "note": p.note}
         body = json.dumps({"data": data})
-        events.append(Entry(account_stream(p.account.code), kind, str(transaction.id), body, "position"))
+        events.append(Entry(account_stream(p.account.code), kind, str(transaction.id), body, "cash"))
     sql.insert(entries)
     sql.insert(transactions)  # behind their entries: a transaction without any is refused where it is written
     add_cash(changes)
@@ -195,7 +195,7 @@ def open_account(
         if code in external:
             _link(account, broker, external[code] or code)
     body = json.dumps({"data": {"account": code, "base_currency": base_currency, "lot_method": lot_method}})
-    journal.append([Entry(account_stream(code), "account.opened", code, body, "position")], actor=actor, at=at)
+    journal.append([Entry(account_stream(code), "account.opened", code, body, "account")], actor=actor, at=at)
     return account
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Any
 
-from brokers.domain.fees import charge
+from brokers.domain.fees import Done, charge
 from brokers.simulation import wire
 from brokers.simulation.admission import Bucket, expiry_of
 from brokers.simulation.book import ZERO, Book, Order
@@ -295,7 +295,7 @@ class Floor:
             cumulative_quantity=cumulative,
             leaves_quantity=max(order.quantity - cumulative, ZERO) if working else ZERO,
             order_status=working_status(cumulative, order.quantity) if working else order.status,
-            fees=self._charge(order, quantity, price),
+            fees=self._charge(order, quantity, price, Done(order.cumulative, order.amount)),
         )
         if self.chance(self.lies.bust):
             self._later(self.lies.bust_seconds, "bust", execution_id, at)
@@ -308,12 +308,14 @@ class Floor:
         """Return what tells ids of this journal from those of one that was lost."""
         return f"{int((self.book.born or at).timestamp()):x}"
 
-    def _charge(self, order: Order, quantity: Decimal, price: Decimal) -> tuple[Fee, ...] | None:
+    def _charge(self, order: Order, quantity: Decimal, price: Decimal, done: Done) -> tuple[Fee, ...] | None:
         if self.fees is None:
             return None
         instrument = self.instruments[order.symbol]
         items = self.fees.get(instrument.asset_class, ())
-        charges = charge(items, side=order.side, quantity=quantity, price=price, currency=instrument.currency)
+        charges = charge(
+            items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done
+        )
         return tuple(Fee(c.kind, c.amount, c.currency) for c in charges)
 
     # -- what ends or undoes -----------------------------------------------------------------------------------
@@ -357,6 +359,7 @@ class Floor:
         quantity = execution.quantity if quantity is None else quantity
         price = execution.price if price is None else price
         cumulative = order.cumulative - execution.quantity + (quantity if kind == "correct" else ZERO)
+        rest = Done(order.cumulative - execution.quantity, order.amount - execution.quantity * execution.price)
         was = order.status
         works = order.open or was == "filled"
         self._tell(
@@ -370,7 +373,7 @@ class Floor:
             cumulative_quantity=cumulative,
             leaves_quantity=max(order.quantity - cumulative, ZERO) if works else ZERO,
             order_status=working_status(cumulative, order.quantity) if works else was,
-            fees=() if kind == "bust" else self._charge(order, quantity, price),
+            fees=() if kind == "bust" else self._charge(order, quantity, price, rest),
         )
         self._after_undo(order, was, at)
         return True

@@ -1,5 +1,6 @@
 """Cancel and replace: requests to brokers, each with a submission of its own."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -9,7 +10,8 @@ from brokers import queries as brokers
 from brokers.adapters import capabilities_of
 from brokers.adapters.port import ReplaceOrder
 from oms.journal import operations as journal
-from oms.kernel import decimals
+from oms.journal.domain import Entry
+from oms.kernel import decimals, json
 from oms.kernel.actor import Actor
 from oms.kernel.decimals import ZERO
 from oms.kernel.errors import Conflict, Invalid, Refused
@@ -33,7 +35,7 @@ from orders.queries import Names
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio.models import Account
 from risk import operations as risk
-from risk.domain.intents import Intent
+from risk.domain.intents import Intent, Verdict
 
 CANCELS_MAX = 1_000
 
@@ -149,9 +151,14 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
     settle_child(book, child, at=at)
     refold(book, order_id, at=at)
     entries = write(book, kinds={order_id: "order.replace_requested"})
-    journal.append(entries, actor=actor, at=at)
+    journal.append([_with_checks(e, verdict) for e in entries], actor=actor, at=at)
     _ring(book)
     return order
+
+
+def _with_checks(entry: Entry, verdict: Verdict) -> Entry:
+    """Return the event of the request with the numbers that risk let it pass by."""
+    return dataclasses.replace(entry, body=f'{entry.body[:-1]},"checks":{json.dumps(verdict.checks)}}}')
 
 
 def _replaceable(book: Book, order: Order, terms: Terms) -> ChildOrder:

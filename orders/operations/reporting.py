@@ -13,7 +13,7 @@ from django.db import InterfaceError, OperationalError
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
 from brokers.domain.calendars import settle_date
-from brokers.domain.fees import FeeCharge, charge
+from brokers.domain.fees import Done, FeeCharge, charge
 from oms.journal import operations as journal
 from oms.journal.domain import Entry, account_stream
 from oms.kernel import decimals, json
@@ -24,7 +24,7 @@ from oms.kernel.reasons import Reason
 from oms.runtime import arrays, doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
-from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
+from orders.models import ChildOrder, Execution, ParkedReport, Submission
 from orders.operations.placing import new_child
 from orders.operations.recording import Book, lock_book, move, refold, submit_cancel, write
 from orders.queries import Names
@@ -356,7 +356,7 @@ class Fold:
         if report.kind is ReportKind.BUST and original is not None:
             items, fees = original.fee_items, original.fees
         else:
-            items = self._fees(order, child.broker_id, quantity, price, executed_at.date(), report)
+            items = self._fees(child, quantity, price, executed_at.date(), report, original)
             fees = decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency)
         execution = rows.make(
             Execution,
@@ -400,24 +400,38 @@ class Fold:
         return execution
 
     def _fees(
-        self, order: Order, broker_id: int, quantity: Decimal, price: Decimal, on: date, report: Report
+        self,
+        child: ChildOrder,
+        quantity: Decimal,
+        price: Decimal,
+        on: date,
+        report: Report,
+        original: Execution | None,
     ) -> list[dict[str, str]]:
-        """Return the fees the broker told, or else what its schedule says."""
+        """Return the fees the broker told, or else what its schedule adds for this fill of its order."""
         if report.fees is not None:
             told: Sequence[FeeItem | FeeCharge] = report.fees
         else:
+            order = self.book.orders[child.order_id]
             instrument = brokers.instruments()[order.instrument_id]
-            items = brokers.fee_items(broker_id, instrument.asset_class, on)
-            told = charge(items, side=order.side, quantity=quantity, price=price, currency=instrument.currency)
+            items = brokers.fee_items(child.broker_id, instrument.asset_class, on)
+            undone = (original.quantity, original.quantity * original.price) if original else (ZERO, ZERO)
+            done = Done(child.filled_quantity - undone[0], child.filled_amount - undone[1])
+            told = charge(
+                items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done
+            )
         return [
             {"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told
         ]
 
     def _end(self, child: ChildOrder, report: Report) -> None:
+        asked = self.book.asked_to_stop(child) or bool(self.book.orders[child.order_id].reason)
         self._close(child, ENDS[report.kind])
         order = self.book.orders[child.order_id]
         if report.kind is ReportKind.REJECTED:
             order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
+        elif report.kind is ReportKind.CANCELED and not asked and order.time_in_force not in ("ioc", "fok"):
+            order.reason, order.reason_detail = Reason.UNSOLICITED, report.text[:200]
 
     def _close(self, child: ChildOrder, end: OrdStatus) -> None:
         child.ended_as = stronger_end(child.ended_as, end)

@@ -107,4 +107,5 @@ def _tell(approval: Approval, kind: str, *, actor: Actor, at: datetime) -> None:
     stream = account_stream(approval.account.code) if approval.account else SYSTEM_STREAM
     about = str(approval.content.get("order") or approval.object_id)
     body = json.dumps({"data": approval_out(approval, at=at)})
-    journal.append([Entry(stream, kind, about, body)], actor=actor, at=at)
+    # on an account's stream every event is a frame: what screens count must have no gap
+    journal.append([Entry(stream, kind, about, body, "risk" if approval.account else "")], actor=actor, at=at)

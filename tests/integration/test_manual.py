@@ -250,3 +250,25 @@ class TestTrades:
         assert house.oona.post("accounts/ELSE/trades", house.trade()).status_code == 404
         body = json.dumps(house.trade()).encode()
         assert house.oona.post("accounts/MAIN/trades", body[:-5]).status_code == 400
+
+
+class TestFrames:
+    def test_every_event_of_an_account_is_a_frame_of_its_own_type(self, house: House) -> None:
+        house.fill()
+        moved = house.oona.post(
+            "accounts/MAIN/transfers",
+            {"kind": "deposit", "currency": "USD", "amount": "5", "reason": "r", "key": "k"},
+        )
+        approval = house.oona.post("accounts/MAIN/trades", house.trade()).json()["approval"]
+        house.decide(house.omar, approval)
+        frames = house.alice.get("orders/updates?account=MAIN&since=0").json()["frames"]
+        sequences = [f["seq"] for f in frames]
+        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        by_type: dict[str, list[Any]] = {}
+        for frame in frames:
+            by_type.setdefault(frame["type"], []).append(frame["data"])
+        assert set(by_type) == {"cash", "order", "execution", "position", "risk"}
+        assert by_type["cash"][-1]["transfer"] == moved.json()["id"]
+        assert by_type["cash"][-1]["cash"] == [{"currency": "USD", "amount": "5"}]
+        assert all("symbol" in position for position in by_type["position"])
+        assert [a["status"] for a in by_type["risk"]] == ["pending", "approved"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from brokers.domain.calendars import settle_date
-from brokers.domain.fees import FeeCharge, charge
+from brokers.domain.fees import Done, FeeCharge, charge
 from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef, QuoteRef
 
@@ -33,6 +33,27 @@ def fee(*items: dict[str, str], side: str = "buy", quantity: str = "100", price:
 )
 def test_each_basis_charges_as_it_says(schedule: dict[str, str], quantity: str, amount: str) -> None:
     assert fee(schedule, quantity=quantity) == [FeeCharge("commission", Decimal(amount), "USD")]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        item("per_order", "4.95"),
+        item("per_share", "0.005", min="1"),
+        item("per_share", "0.005", min="1", max_percent="0.5"),
+        item("percent", "0.0333", min="0.5"),
+        item("per_share", "-0.0017"),
+    ],
+)
+@pytest.mark.parametrize("parts", [("100",), ("1", "99"), ("30", "30", "40"), ("1",) * 100])
+def test_an_order_is_charged_once_however_it_fills(schedule: dict[str, str], parts: tuple[str, ...]) -> None:
+    [whole] = fee(schedule, quantity="100", price="1.37")
+    done, charged = Done(), Decimal(0)
+    for part in map(Decimal, parts):
+        told = charge([schedule], side="buy", quantity=part, price=Decimal("1.37"), currency="USD", done=done)
+        charged += sum((c.amount for c in told), Decimal(0))
+        done = Done(done.quantity + part, done.value + part * Decimal("1.37"))
+    assert charged == whole.amount
 
 
 def test_items_of_another_side_and_zero_amounts_are_left_out() -> None:
