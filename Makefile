@@ -31,7 +31,7 @@ test: setup ## All tests but the long suites
 bench: setup ## Measure speed, with baselines; ONLY=name runs one
 	env -u DATABASE_URL -u REDIS_URL $(BIN)/python -m tests.benchmarks $(if $(ONLY),--only "$(ONLY)") $(ARGS)
 
-faults: setup ## Kill processes and servers under load and count what is lost; KILLS=300 SEED=7 ONLY=name
+faults: setup ## Kill processes and servers under load and count what is lost; KILLS=300 CYCLES=20 SEED=7 ONLY=name
 	$(PYTHON) manage.py test -n 0 -m long tests/faults $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
 
 simulate: setup ## Trade against lying brokers on a clock of their own; SEED=1 ORDERS=2000 FAULTS=all

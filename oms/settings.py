@@ -46,7 +46,7 @@ DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"].get("OPTIONS", {}),
     "prepare_threshold": 3,
     **({"pool": {"min_size": 1, "max_size": 16, "timeout": 3}} if SERVING else {}),
-    "options": "-c lock_timeout=5s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
+    "options": "-c lock_timeout=5s -c statement_timeout=60s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
     + (" -c oms.tests_may_truncate=on" if ENVIRONMENT == "test" else ""),
 }
 REDIS_URL = env("REDIS_URL", default="redis://127.0.0.1:1/0")

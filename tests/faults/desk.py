@@ -91,7 +91,11 @@ class Desk:
 
     def server(self, name: str) -> psutil.Process | None:
         """Return the leader of `bin/postgres` or `valkey-server`, if it lives."""
-        return next((p for p in self.members(name) if name in p.cmdline()[0]), None)
+        for process in self.members(name):
+            with suppress(psutil.Error, IndexError):  # it may end while we look
+                if name in process.cmdline()[0]:
+                    return process
+        return None
 
     def until(self, so: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
