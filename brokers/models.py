@@ -60,7 +60,7 @@ class Broker(models.Model):
     adapter = models.CharField(max_length=24)
     settings = models.JSONField(default=dict)
     enabled = models.BooleanField(default=True)
-    history = HistoricalRecords()
+    history = HistoricalRecords(excluded_fields=["settings"])  # a key that was changed must be gone
 
     def __str__(self) -> str:
         return self.code

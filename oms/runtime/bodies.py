@@ -23,10 +23,6 @@ _PROBLEM = json.dump_bytes(
 )
 
 
-class _TooLarge(Exception):
-    pass
-
-
 class BodyLimit:
     """ASGI middleware: 413 by the length told, or by the bytes counted when none is told."""
 
@@ -45,13 +41,14 @@ class BodyLimit:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > BODY_BYTES_MAX:
-                raise _TooLarge
-            return message
+            return {"type": "http.disconnect"} if taken > BODY_BYTES_MAX else message
 
-        try:
-            await self.app(scope, counted, send)
-        except _TooLarge:
+        async def passed_on(message: dict[str, Any]) -> None:
+            if taken <= BODY_BYTES_MAX:  # what the app says to a body that it never saw whole is not said
+                await send(message)
+
+        await self.app(scope, counted, passed_on)
+        if taken > BODY_BYTES_MAX:
             await _refuse(send)
 
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestAborted, SuspiciousOperation
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
@@ -62,6 +62,8 @@ def problem_from(error: Exception, context: Mapping[str, Any]) -> Response:
         body, headers = _framework_problem(error)
     elif isinstance(error, Http404):
         body = problem(404, "not_found", "There is no such object.")
+    elif isinstance(error, SuspiciousOperation | RequestAborted):
+        body = problem(400, "bad_request", "The request can't be read.")
     elif isinstance(error, PermissionDenied):
         body = problem(403, "forbidden", "Your role does not allow this.")
     elif isinstance(error, OperationalError | InterfaceError):
