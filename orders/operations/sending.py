@@ -124,14 +124,7 @@ def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
         started = time.monotonic()
         answers = adapter.send([c.message for c in claimed], deadline=deadline)
         crash.point("after_send")
-        reached = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for a in answers)
-        record(broker, claimed, answers, at=clock())
-        health.note_sending(
-            broker.id,
-            reached=reached,
-            ack_ms=(time.monotonic() - started) * 1000 if reached else None,
-            at=clock(),
-        )
+        record(broker, claimed, answers, took_ms=(time.monotonic() - started) * 1000, at=clock())
         crash.point("after_record")
         sent += len(claimed)
 
@@ -142,32 +135,35 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
 
     Under the shared halt lock, so that no claim straddles the engaging of a halt.
     """
-    sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
-    # A statement of its own: its snapshot is younger than the lock, so it sees every halt that could come before us.
-    [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
-    wanted = {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}
-    found = sql.run(_CLAIM[halts], wanted, binary=True)
-    claimed = [
-        Claimed(pk, child, kind, client, fence, attempts, due, sent, _DECODE[kind](message))
-        for pk, child, kind, client, fence, attempts, due, sent, message in found
-    ]
-    claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
-    if claimed:
-        body = json.dumps({"data": {"owner": owner, "submissions": [[str(c.id), c.fence] for c in claimed]}})
-        entry = Entry(broker_stream(broker.code), "submissions.sent", broker.code, body)
-        journal.append([entry], actor=Actor.system("worker"), at=at)
+    with sql.pipeline():
+        sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
+        # A statement of its own: its snapshot is younger than the lock, so it sees every halt that could come before us.
+        [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
+        wanted = {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}
+        found = sql.run(_CLAIM[halts], wanted, binary=True)
+        claimed = [
+            Claimed(pk, child, kind, client, fence, attempts, due, sent, _DECODE[kind](message))
+            for pk, child, kind, client, fence, attempts, due, sent, message in found
+        ]
+        claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
+        if claimed:
+            body = json.dumps({"data": {"owner": owner, "submissions": [[str(c.id), c.fence] for c in claimed]}})
+            entry = Entry(broker_stream(broker.code), "submissions.sent", broker.code, body)
+            journal.append([entry], actor=Actor.system("worker"), at=at)
     return claimed
 
 
-def record(broker: BrokerRef, claimed: Sequence[Claimed], answers: Sequence[Answer], *, at: datetime) -> None:
+def record(
+    broker: BrokerRef, claimed: Sequence[Claimed], answers: Sequence[Answer], *, took_ms: float, at: datetime
+) -> None:
     """Write what the broker said of each message; a row that another has taken since keeps its own state.
 
-    Proven refusals go through `apply` as reports, so that there is one way an order changes.
+    The call took `took_ms`, which counts for the broker's health. Proven refusals go through `apply` as reports, so that there is one way an order changes.
     """
     by_id = {a.client_order_id: a for a in answers}
     lost = Answer(client_order_id="", outcome=Outcome.UNKNOWN, reason="no answer")
     pairs = [(c, by_id.get(c.client_order_id, lost)) for c in claimed]
-    _write_outcomes(broker, pairs, at=at)
+    _write_outcomes(broker, pairs, took_ms, at=at)
     refused = [_refusal(c, a) for c, a in pairs if a.outcome is Outcome.REJECTED]
     if refused:
         apply(broker.id, refused, actor=Actor.system("worker"), at=at)
@@ -182,46 +178,51 @@ def record(broker: BrokerRef, claimed: Sequence[Claimed], answers: Sequence[Answ
 
 
 @in_transaction
-def _write_outcomes(broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], *, at: datetime) -> None:
+def _write_outcomes(
+    broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], took_ms: float, *, at: datetime
+) -> None:
     states, dues, logs = [], [], []
     for claimed, answer in pairs:
         state, due = _next_state(claimed, answer, at)
         states.append(state)
         dues.append(due)
         logs.append(json.dumps([_attempt(claimed, answer, due)]))
-    _lock([c.child_id for c, _ in pairs], [c.id for c, _ in pairs])
-    sql.run(
-        """
-        UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
-          due_at = u.due, log = s.log || u.log, lease_until = NULL,
-          resolved_at = CASE WHEN u.state = 'accepted' AND s.kind = 'new' THEN %s ELSE s.resolved_at END
-        FROM unnest(%s::uuid[], %s::bigint[], %s::varchar[], %s::timestamptz[], %s::jsonb[]) u(id, fence, state, due, log)
-        WHERE s.id = u.id AND s.fence = u.fence
-        """,
-        [
-            at,
-            sql.uuids([c.id for c, _ in pairs]),
-            [c.fence for c, _ in pairs],
-            states,
-            arrays.pack("timestamptz", dues),
-            arrays.pack("jsonb", logs),
-        ],
-    )
-    told = [(c.child_id, a.broker_order_id) for c, a in pairs if a.broker_order_id and c.kind == "new"]
-    if told:
+    with sql.pipeline():
+        _lock([c.child_id for c, _ in pairs], [c.id for c, _ in pairs])
         sql.run(
-            "UPDATE orders_childorder c SET broker_order_id = u.told FROM unnest(%s::uuid[], %s::text[]) u(id, told) "
-            "WHERE c.id = u.id AND c.broker_order_id = ''",
-            [sql.uuids([i for i, _ in told]), [b for _, b in told]],
+            """
+            UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
+              due_at = u.due, log = s.log || u.log, lease_until = NULL,
+              resolved_at = CASE WHEN u.state = 'accepted' AND s.kind = 'new' THEN %s ELSE s.resolved_at END
+            FROM unnest(%s::uuid[], %s::bigint[], %s::varchar[], %s::timestamptz[], %s::jsonb[]) u(id, fence, state, due, log)
+            WHERE s.id = u.id AND s.fence = u.fence
+            """,
+            [
+                at,
+                sql.uuids([c.id for c, _ in pairs]),
+                [c.fence for c, _ in pairs],
+                states,
+                arrays.pack("timestamptz", dues),
+                arrays.pack("jsonb", logs),
+            ],
         )
-    outcomes = [[str(c.id), c.fence, str(a.outcome)] for c, a in pairs]
-    entry = Entry(
-        broker_stream(broker.code),
-        "submissions.recorded",
-        broker.code,
-        json.dumps({"data": {"outcomes": outcomes}}),
-    )
-    journal.append([entry], actor=Actor.system("worker"), at=at)
+        told = [(c.child_id, a.broker_order_id) for c, a in pairs if a.broker_order_id and c.kind == "new"]
+        if told:
+            sql.run(
+                "UPDATE orders_childorder c SET broker_order_id = u.told FROM unnest(%s::uuid[], %s::text[]) u(id, told) "
+                "WHERE c.id = u.id AND c.broker_order_id = ''",
+                [sql.uuids([i for i, _ in told]), [b for _, b in told]],
+            )
+        reached = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for _, a in pairs)
+        health.note_sending(broker.id, reached=reached, ack_ms=took_ms if reached else None, at=at)
+        outcomes = [[str(c.id), c.fence, str(a.outcome)] for c, a in pairs]
+        entry = Entry(
+            broker_stream(broker.code),
+            "submissions.recorded",
+            broker.code,
+            json.dumps({"data": {"outcomes": outcomes}}),
+        )
+        journal.append([entry], actor=Actor.system("worker"), at=at)
 
 
 def _lock(child_ids: Sequence[UUID], submission_ids: Sequence[UUID]) -> None:

@@ -124,7 +124,7 @@ class TestResurrection:
         claimed = sending.claim(near, owner="slow", limit=10, at=desk.at)
         desk.report(desk.near.report("new", desk.near.report and claimed[0].message))
         answers = [sending.Answer(client_order_id=claimed[0].client_order_id, outcome=Outcome.NOT_SENT)]
-        sending.record(near, claimed, answers, at=desk.at)
+        sending.record(near, claimed, answers, took_ms=1.0, at=desk.at)
         assert desk.order(placed).status == "new"
         assert ChildOrder.objects.count() == 1
         desk.holds()
