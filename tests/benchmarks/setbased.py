@@ -78,22 +78,13 @@ class Life:
 
 def observe(desk: Desk) -> Life:
     """Place a hundred orders on the desk, which must be quiet, and return what their lives wrote."""
-    prefix = unused_name("life")
-    rows = [
-        {
-            "client_order_id": f"{prefix}-{n}", "account": "MAIN", "symbol": "EUR/USD", "quantity": "1", "order_type": "market",
-            "side": ("buy", "sell")[n % 2], "broker": BROKER,
-        }
-        for n in range(BATCH)
-    ]  # fmt: skip
-    body = json.dumps({"orders": rows}).encode()
+    _place(desk)  # what only a first order at the broker makes is there
     with psycopg.connect(desk.database_url, autocommit=True) as connection:
         names = _tables(connection)
         time.sleep(QUIET_SECONDS)
         marks = {name: _newest(connection, name) for name in names}
         before = _counts(connection)
-        asyncio.run(load.post_all(desk.port, "/api/v1/orders/batch", desk.token, [body], 1))
-        desk.wait_ended("setbased")
+        _place(desk)
         time.sleep(QUIET_SECONDS)
         after = _counts(connection)
         inserted, updated = (
@@ -104,6 +95,21 @@ def observe(desk: Desk) -> Life:
     if unlike:
         raise SystemExit(f"setbased: rows found and rows counted differ, the desk was not quiet: {unlike}")
     return Life(tables, inserted, updated)
+
+
+def _place(desk: Desk) -> None:
+    """Place a hundred orders at one broker and wait until nothing works any more."""
+    prefix = unused_name("life")
+    rows = [
+        {
+            "client_order_id": f"{prefix}-{n}", "account": "MAIN", "symbol": "EUR/USD", "quantity": "1", "order_type": "market",
+            "side": ("buy", "sell")[n % 2], "broker": BROKER,
+        }
+        for n in range(BATCH)
+    ]  # fmt: skip
+    body = json.dumps({"orders": rows}).encode()
+    asyncio.run(load.post_all(desk.port, "/api/v1/orders/batch", desk.token, [body], 1))
+    desk.wait_ended("setbased")
 
 
 def measure(desk: Desk, life: Life, *, rounds: int = 5, batches: int = 20) -> dict[str, Any]:
