@@ -292,6 +292,18 @@ def test_dark_and_light_stay_as_chosen(page: Any) -> None:
     assert page.evaluate(back) == other
 
 
+def test_a_ticket_half_written_outlives_a_log_in_that_ended(page: Any) -> None:
+    log_in(page, "trader")
+    write(page, "MSFT", "33", limit_price="1.23")
+    page.expected = re.compile("401|403|WebSocket")
+    page.context.clear_cookies()
+    page.goto("/")
+    assert page.locator("[name=username]").is_visible()
+    log_in(page, "trader")
+    assert page.input_value("#ticket [name=symbol]") == "MSFT"
+    assert page.input_value("#ticket [name=limit_price]") == "1.23"
+
+
 def test_the_keys_are_listed(page: Any) -> None:
     log_in(page, "trader")
     page.locator("body").press("?")
@@ -303,11 +315,21 @@ def test_the_keys_are_listed(page: Any) -> None:
 
 
 def test_a_lost_connection_is_told_and_mended(page: Any) -> None:
+    lines: list[Any] = []
+    cut = False
+
+    def line(socket: Any) -> None:
+        if cut:
+            socket.close()
+        else:
+            lines.append(socket)
+            socket.connect_to_server()
+
+    page.route_web_socket("**/ws/blotter/", line)
     log_in(page, "trader")
-    page.expected = re.compile("WebSocket|ERR_|fetch")
-    page.context.set_offline(True)
-    page.evaluate("window.dispatchEvent(new Event('offline'))")
-    page.wait_for_selector("#stale:not([hidden]) >> text=No connection to the desk since", timeout=30_000)
-    page.context.set_offline(False)
+    cut = True
+    lines[-1].close()
+    page.wait_for_selector("#stale:not([hidden]) >> text=No connection to the desk since")
+    cut = False
     page.wait_for_selector("#connection[data-state=live]", timeout=30_000)
     assert page.locator("#stale").is_hidden()

@@ -31,5 +31,5 @@ keys({
   "g b": ["Blotter", () => { location.href = "/"; }],
   "g p": ["Positions", () => { location.href = "/positions/"; }],
   "g r": ["Risk", () => { location.href = "/risk/"; }],
-  "g o": ["Operations", () => { location.href = "/operations/"; }],
 });
+if (document.querySelector('nav a[href="/operations/"]')) keys({ "g o": ["Operations", () => { location.href = "/operations/"; }] });

@@ -22,7 +22,7 @@ export function onAccount(change) {
 // The badge says how it stands now; once what is shown may be old, a bar says since when, and the figures turn pale.
 const badge = document.getElementById("connection"), bar = document.getElementById("stale");
 const LABELS = { live: "live", connecting: "connecting", stale: "stale", offline: "offline" };
-const DELAY_MS = 1500;
+const DELAY_MS = 2500;
 let heard = null, late = null;
 
 export function showState(state, detail) {
@@ -31,10 +31,11 @@ export function showState(state, detail) {
   badge.dataset.state = state;
   badge.textContent = detail || LABELS[state];
   badge.title = state === "live" ? "Connected: what you see is what the desk knows." : "";
-  clearTimeout(late);
-  if (state === "live") showOld("");
-  else if (state !== "connecting" || document.body.dataset.old) late = setTimeout(tellOld, DELAY_MS);
-  else late = setTimeout(tellOld, 3 * DELAY_MS);
+  if (state === "live") {
+    clearTimeout(late);
+    late = null;
+    showOld("");
+  } else if (!detail) late ??= setTimeout(tellOld, DELAY_MS); // trying again and failing again does not start it anew
 }
 function tellOld() {
   if (badge.dataset.state !== "live") showOld(heard ? `No connection to the desk since ${clock(heard.toISOString())}. What stands here may be old; trying again.` : "The desk has not answered yet; trying again.");

@@ -35,7 +35,19 @@ function fit() {
   for (const label of form.querySelectorAll("[data-size]")) label.hidden = label.dataset.size !== read("size_kind");
   changed();
 }
-function changed() { id = fresh(); last = null; out.replaceChildren(); }
+function changed() { id = fresh(); last = null; out.replaceChildren(); keep(); }
+
+// A ticket half written outlives a log-in that ended, another page, and a reload; its id does not, as nothing was sent under it.
+const DRAFT = "ticket";
+function keep() {
+  const draft = Object.fromEntries([...new FormData(form)].filter(([, value]) => value));
+  try { sessionStorage.setItem(DRAFT, JSON.stringify(draft)); } catch { /* only a convenience */ }
+}
+function recall() {
+  try {
+    for (const [name, value] of Object.entries(JSON.parse(sessionStorage.getItem(DRAFT)) ?? {})) if (form.elements[name]) form.elements[name].value = value;
+  } catch { /* nothing to recall */ }
+}
 
 const read = (name) => form.elements[name].value.trim();
 const symbol = () => read("symbol").toUpperCase();
@@ -224,6 +236,7 @@ if (can("trader") && account()) {
     showQuote();
   }).catch(() => {});
   get("brokers").then(({ results }) => form.elements.broker.append(...results.filter((b) => b.enabled).map((b) => element("option", {}, b.code)))).catch(() => {});
+  recall();
   fit();
   onAccount(() => { changed(); soon(); });
 }
