@@ -76,7 +76,9 @@ class OrderEntry:
         self.flushing = False
         self.committing_since = 0.0
         self.threads = ThreadPoolExecutor(1, thread_name_prefix="order-entry")
+        self.door = ThreadPoolExecutor(1, thread_name_prefix="order-entry-door")  # nobody waits at it for a commit
         self.callers: dict[str, Caller] = {}
+        self.asking: dict[str, asyncio.Future[Caller | None]] = {}
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serve a POST with a token at one of the addresses."""
@@ -185,7 +187,12 @@ class OrderEntry:
         known = self.callers.get(token)
         if known is not None and known.until > time.monotonic():
             return known
-        caller = await asyncio.get_running_loop().run_in_executor(self.threads, _authenticate, token)
+        asked = self.asking.get(token)
+        if asked is None:
+            asked = asyncio.get_running_loop().run_in_executor(self.door, _authenticate, token)
+            self.asking[token] = asked
+            asked.add_done_callback(lambda _: self.asking.pop(token, None))
+        caller = await asyncio.shield(asked)
         if len(self.callers) > 10_000:
             self.callers.clear()
         if caller is None:
@@ -222,8 +229,8 @@ def _commit(batch: Sequence[Waiting]) -> list[Any]:
     budgets: dict[Any, Budget] = {}
     for waiting in batch:
         user = waiting.caller.actor.user_id
-        weight = sum(len(w.requests) for w in batch if w.caller.actor.user_id == user)
         if user not in budgets:
+            weight = sum(len(w.requests) for w in batch if w.caller.actor.user_id == user)
             budgets[user] = take(rest.ENTRY, user, weight=weight)
     admitted = [w for w in batch if budgets[w.caller.actor.user_id].wait <= 0]
     try:

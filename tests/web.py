@@ -60,5 +60,6 @@ def opened(door: str) -> Iterator[Any]:
         return
     entry = OrderEntry(django)
     yield BodyLimit(entry)
-    entry.threads.submit(connections.close_all).result()
-    entry.threads.shutdown()
+    for threads in (entry.threads, entry.door):
+        threads.submit(connections.close_all).result()
+        threads.shutdown()
