@@ -6,7 +6,7 @@ PACKAGES := oms analytics orders risk portfolio routing brokers tests
 READING := DATABASE_URL=postgresql://oms@127.0.0.1:1/oms REDIS_URL=redis://127.0.0.1:1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench faults simulate audit-deps lock clean
+.PHONY: help setup check format test bench faults simulate fuzz audit-deps lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ faults: setup ## Kill processes and servers under load and count what is lost; K
 
 simulate: setup ## Trade against lying brokers on a clock of their own; SEED=1 ORDERS=2000 FAULTS=all
 	$(PYTHON) manage.py simulate --seed $(or $(SEED),1) --orders $(or $(ORDERS),2000) --faults $(or $(FAULTS),all) --report var/reports $(ARGS)
+
+fuzz: setup ## Generate requests from the API's own description; FUZZ=500 examples a route
+	FUZZ=$(or $(FUZZ),200) $(PYTHON) manage.py test -n 0 tests/security/test_schema.py $(ARGS)
 
 audit-deps: setup ## Ask the advisory database about the pinned packages (needs the network)
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt

@@ -22,7 +22,17 @@ def programs(host: str, port: int, data: Path, *, market: bool) -> list[Program]
     """All but the gateways, in the order of their start."""
     celery = (sys.executable, "-m", "celery", "-A", "oms.celery")
     web = ("-m", "uvicorn", "oms.asgi:application", "--host", host, "--port", str(port))
-    serving = ("--loop", "uvloop", "--http", "httptools", "--ws", "websockets", "--no-access-log")
+    serving = (
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+        "--ws",
+        "websockets",
+        "--ws-max-size",
+        "65536",
+        "--no-access-log",
+    )
     patient = ("--timeout-graceful-shutdown", "5")
     pool = ("-c", "2", "--without-gossip", "--without-mingle", "-O", "fair")
     return [
