@@ -6,7 +6,7 @@ PACKAGES := oms analytics orders risk portfolio routing brokers tests
 READING := DATABASE_URL=postgresql://oms@127.0.0.1:1/oms REDIS_URL=redis://127.0.0.1:1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench faults simulate fuzz audit-deps lock clean
+.PHONY: help setup check format test bench faults simulate replay fuzz audit-deps lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ simulate: setup ## Trade against lying brokers on a clock of their own; SEED=1 O
 
 fuzz: setup ## Generate requests from the API's own description; FUZZ=500 examples a route
 	FUZZ=$(or $(FUZZ),200) $(PYTHON) manage.py test -n 0 tests/security/test_schema.py $(ARGS)
+
+replay: setup ## Trade a whole desk on recorded quotes; QUOTES=folder ORDERS=200 (a small recording is there)
+	env -u DATABASE_URL -u REDIS_URL $(BIN)/python -m tests.mainjob $(if $(QUOTES),--quotes "$(QUOTES)") $(if $(ORDERS),--orders $(ORDERS)) $(ARGS)
 
 audit-deps: setup ## Ask the advisory database about the pinned packages (needs the network)
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt
