@@ -150,7 +150,7 @@ class Job:
         """Place market orders one after another, spread over the shortest replay, each symbol and side in turn."""
         shortest = min(r.length / r.speed for r in self.recordings)
         pause = max(0.02, (shortest - 8) / self.orders)
-        symbols = list(self.by_symbol)
+        symbols, began = list(self.by_symbol), time.monotonic()
         for number in range(self.orders):
             assert all(r.running() for r in self.recordings), "the replay ended before the orders were placed"
             symbol = symbols[number % len(symbols)]
@@ -161,7 +161,7 @@ class Job:
             answer = self._call("POST", "orders", ask)
             assert answer.status in (200, 201), answer  # 200: the first answer was lost, the order is there once
             self.placed.append(json.loads(answer.body))
-            time.sleep(pause)
+            time.sleep(max(0.0, began + (number + 1) * pause - time.monotonic()))
 
     def _ended(self, order_id: str) -> dict[str, Any]:
         end = time.monotonic() + ENDED_SECONDS_MAX
