@@ -28,6 +28,9 @@ LEASE_SECONDS = 6
 RENEW_SECONDS = 2
 POLL_SECONDS = 0.25
 RECONNECT_SECONDS = 0.5
+BREATH_SECONDS_MAX = 0.02
+"""After applying reports a gateway rests as long as that took, at most so long: applying holds the accounts, and those who
+place orders in them get their turn. What arrives meanwhile is applied together."""
 WELCOME_SECONDS = 10.0
 """A broker that starts together with the desk may be late by so much before anybody is warned."""
 log = structlog.get_logger(__name__)
@@ -124,7 +127,9 @@ class Gateway:
             while not self.stop.is_set() and self._hold_lease():
                 frames = stream.receive(POLL_SECONDS)
                 if frames:
+                    started = time.monotonic()
                     self._take(frames)
+                    self.stop.wait(min(time.monotonic() - started, BREATH_SECONDS_MAX))
         finally:
             stream.close()
 
