@@ -5,11 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from prometheus_client import CONTENT_TYPE_LATEST
 from rest_framework import serializers
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -90,6 +93,16 @@ class EventOut(serializers.Serializer):  # type: ignore[type-arg]
     object = serializers.CharField()
     body = serializers.DictField()
     hash = serializers.CharField()
+
+
+class Docs(SpectacularSwaggerSplitView):  # type: ignore[misc]
+    """The API's pages; a person who is not signed in is asked to, a program gets its 401."""
+
+    def handle_exception(self, exc: Exception) -> Any:
+        """Lead a browser to the log-in and back."""
+        if isinstance(exc, NotAuthenticated) and "text/html" in self.request.headers.get("Accept", ""):
+            return redirect_to_login(self.request.get_full_path())
+        return super().handle_exception(exc)
 
 
 class Audit(Api):

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularAPIView
 
 from oms import api
 from oms.pages import views
@@ -21,7 +21,7 @@ _v1 = [
 urlpatterns = [
     path("api/v1/", include(_v1)),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", api.Docs.as_view(url_name="schema"), name="docs"),
     path("healthz", api.healthz),
     path("readyz", api.readyz),
     path("metrics", api.metrics),

@@ -147,3 +147,11 @@ def test_the_front_page_counts_what_needs_attention(desk: Desk, client: Any) -> 
     assert "Open orders" in page
     inside(client, desk.alice)
     assert "Halts engaged" not in client.get("/admin/").content.decode()
+
+
+def test_a_browser_is_led_to_the_log_in_for_the_apis_pages_and_a_program_is_refused(desk: Desk, client: Any) -> None:
+    answer = client.get("/api/docs/", headers={"Accept": "text/html,*/*"})
+    assert (answer.status_code, answer.url) == (302, "/login/?next=/api/docs/")
+    assert client.get("/api/docs/", headers={"Accept": "*/*"}).status_code == 401
+    inside(client, desk.alice)
+    assert client.get("/api/docs/", headers={"Accept": "text/html,*/*"}).status_code == 200
