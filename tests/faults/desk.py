@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -123,6 +124,12 @@ class Desk:
         command = [sys.executable, "-c", code, str(self.data)]
         done = subprocess.run(command, env=environment(), cwd=ROOT, check=True, capture_output=True, text=True)
         return dict(json.loads(done.stdout))
+
+    def ended(self) -> list[str]:
+        """Return the processes of the desk that ended by themselves, the servers that we kill left out."""
+        return [
+            n for n in re.findall(r"^(\S+) ended", self.output.read_text(), re.M) if n not in ("postgres", "valkey")
+        ]
 
     # -- trading ---------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ def end(desk: Desk, running: Load, proof_name: str, cycles: int, **figures: Any)
 
 @cycles
 def test_d01_redis_dies_empty_mid_burst(desk: Desk, client: Client, cycles: int) -> None:
-    serves = []
+    serves, ends = [], desk.ended()
     with load(client, f"redis{cycles}") as running:
         for number in range(cycles):
             store = redis.Redis.from_url(desk.urls["redis"])
@@ -104,17 +104,19 @@ def test_d01_redis_dies_empty_mid_burst(desk: Desk, client: Client, cycles: int)
             store.close()
             time.sleep(0.5)
         end(desk, running, "Redis killed and empty", cycles, serves_seconds_max=round(max(serves), 1))
+    assert desk.ended() == ends, "a process could not do without its server for a moment"
 
 
 @cycles
 def test_d05_postgresql_stops_immediately_mid_burst(desk: Desk, client: Client, cycles: int) -> None:
-    serves = []
+    serves, ends = [], desk.ended()
     with load(client, f"postgres{cycles}") as running:
         for number in range(cycles):
             desk.stop_postgres(signal.SIGKILL if number % 4 == 3 else signal.SIGQUIT)
             serves.append(until_promised(running))
             time.sleep(0.5)
         end(desk, running, "PostgreSQL stopped at once", cycles, serves_seconds_max=round(max(serves), 1))
+    assert desk.ended() == ends, "a process could not do without its server for a moment"
 
 
 def test_d02_a_worker_that_went_deaf_ends_itself_and_is_started_again(desk: Desk) -> None:

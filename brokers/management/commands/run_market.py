@@ -82,7 +82,7 @@ class Market:
                 await self._step()
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
-                await self._in_database(connection.close)
+                await self._in_database(_hang_up)
             try:
                 await asyncio.wait_for(stop.wait(), self._pause())
             except TimeoutError:
@@ -202,6 +202,11 @@ def _simulated() -> dict[str, tuple[int, bytes]]:
         fees = {c: queries.fee_items(broker.id, c, today) for c in classes}
         found[broker.code] = (broker.id, dump_bytes(told | {"fees": fees}))
     return found
+
+
+def _hang_up() -> None:
+    """Drop the connection of the thread that calls."""
+    connection.close()
 
 
 def settings_seed() -> int:

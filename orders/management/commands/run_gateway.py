@@ -81,22 +81,27 @@ class Gateway:
         threading.Thread(target=self._sweep, daemon=True).start()
         while not self.stop.is_set():
             try:
-                if not self._hold_lease():
-                    self.stop.wait(1)
-                    continue
-                # an administrator, or a venue that moved, may have changed where the broker is found
-                self.broker = brokers.brokers_by_code().get(self.broker.code, self.broker)
-                self._follow()
-            except BrokerError as error:
-                early = not self.met and time.monotonic() - self.began < WELCOME_SECONDS
-                (log.info if early else log.warning)("session_lost", broker=self.broker.code, error=str(error))
-                self._connected(False)
-                self.stop.wait(RECONNECT_SECONDS)
+                self._session()
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", broker=self.broker.code, error=str(error).strip())
                 connection.close()
                 self.stop.wait(RECONNECT_SECONDS)
         self._release()
+
+    def _session(self) -> None:
+        """Follow the stream until it breaks, if the lease is ours; what PostgreSQL does meanwhile is the caller's matter."""
+        if not self._hold_lease():
+            self.stop.wait(1)
+            return
+        # an administrator, or a venue that moved, may have changed where the broker is found
+        self.broker = brokers.brokers_by_code().get(self.broker.code, self.broker)
+        try:
+            self._follow()
+        except BrokerError as error:
+            early = not self.met and time.monotonic() - self.began < WELCOME_SECONDS
+            (log.info if early else log.warning)("session_lost", broker=self.broker.code, error=str(error))
+            self._connected(False)
+            self.stop.wait(RECONNECT_SECONDS)
 
     def _hold_lease(self) -> bool:
         """Take or renew the lease; False while another gateway has it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from django.core.management.base import BaseCommand
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from brokers import queries as brokers
 from oms.kernel import json
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         while not stop.wait(INTERVAL_SECONDS):
             try:
                 seen = mark(seen)
-            except OperationalError as error:
+            except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
                 connection.close()
 
