@@ -9,9 +9,12 @@ _LIVE = (
 )
 
 PREDICATES = {
-    "I01 filled quantity of a broker order = its live executions": f"""
+    "I01 filled quantity of a broker order = its live executions, those before a split in the units after it": f"""
         SELECT c.id FROM orders_childorder c LEFT JOIN ({_LIVE}) e ON e.child_id = c.id
-        GROUP BY c.id HAVING c.filled_quantity IS DISTINCT FROM coalesce(sum(e.quantity), 0)""",
+        GROUP BY c.id HAVING c.filled_quantity IS DISTINCT FROM coalesce(sum(
+          CASE WHEN e.executed_at < (c.standing->>'split_at')::timestamptz
+            THEN round(e.quantity * (c.standing->'split'->>0)::numeric / (c.standing->'split'->>1)::numeric, 10)
+            ELSE e.quantity END), 0)""",
     "I02 quantities add up": f"""
         SELECT id FROM orders_order WHERE NOT (filled_quantity >= 0 AND leaves_quantity >= 0 AND (overfilled OR
           CASE WHEN status IN ({_CLOSED}) THEN leaves_quantity = 0

@@ -240,6 +240,7 @@ class ChildOrder(Lifecycle):
     filled_amount = ExactField(default=0)
     overfilled = models.BooleanField(default=False)
     ended_as = models.CharField(max_length=16, blank=True)  # how the broker closed it, under later fills and busts
+    standing = models.JSONField(null=True)  # what it told besides, see `orders.domain.standing`; None of most
     version = models.IntegerField(default=1)
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()

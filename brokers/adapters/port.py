@@ -54,6 +54,7 @@ class ReportKind(StrEnum):
     CALCULATED = "calculated"
     RESTATED = "restated"
     TRIGGERED = "triggered"
+    STATUS = "status"  # how the order stands, for who asked: nothing new happened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,10 @@ class Report:
     an unsolicited cancel has the order in `client_order_id` and no original.
     For `BUST` and `CORRECT`, `ref_execution_id` names the execution undone or restated, and `last_*` of a
     correction are the new values. `fees` is None where the broker doesn't itemise charges.
+    `executed_at` is when it happened at the broker, whatever kind it is of. `REPLACED` without a request of ours and
+    `RESTATED` tell terms that the broker changed. `reason` tells apart what a kind alone leaves open: a restatement for a
+    `corporate_action` puts quantities, filled ones too, into new units; a rejection as `duplicate` says that the id was
+    taken before, so that the order stands as it was.
     """
 
     kind: ReportKind
@@ -158,6 +163,7 @@ class Report:
     stop_price: Decimal | None = None
     executed_at: datetime | None = None
     fees: tuple[FeeItem, ...] | None = None
+    reason: str = ""
     text: str = ""
 
 

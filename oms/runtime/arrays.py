@@ -122,6 +122,8 @@ def pack(kind: str, values: Sequence[Any]) -> Packed:
     if kind == "numeric":
         return _NumericArray(("{" + ",".join(["NULL" if v is None else str(v) for v in values]) + "}").encode())
     element, _, encode = _ELEMENTS[kind]
+    if values and values[0] is None and values.count(None) == len(values):  # what few rows ever have
+        return _KINDS[kind](_packed(element, [_NULL] * len(values), nulls=True))
     try:
         return _KINDS[kind](_packed(element, _encode_all(encode, values), nulls=False))
     except (AttributeError, KeyError, TypeError, struct.error):

@@ -34,6 +34,7 @@ class ChildFacts:
     ended_as: str  # how the broker closed it: canceled, expired, rejected, done_for_day, calculated, or empty
     cancel_pending: bool
     replace_pending: bool
+    standing: str = ""  # suspended, stopped, done_for_day of an order that lasts, or empty
 
 
 def child_status(facts: ChildFacts) -> OrdStatus:
@@ -56,8 +57,8 @@ def child_status(facts: ChildFacts) -> OrdStatus:
         holds.add(OrdStatus.NEW)
     else:
         holds.add(OrdStatus.PENDING_NEW)
-    if OrdStatus.DONE_FOR_DAY in holds and complete:
-        holds.discard(OrdStatus.DONE_FOR_DAY)
+    if facts.standing and not facts.ended_as:
+        holds.add(OrdStatus(facts.standing))
     return next(s for s in PRECEDENCE if s in holds)
 
 
@@ -81,6 +82,9 @@ def stronger_end(first: str, second: str) -> str:
     return max(first, second, key=_END_RANK.index)
 
 
+_AT_REST = frozenset({OrdStatus.DONE_FOR_DAY, OrdStatus.SUSPENDED})
+
+
 def order_status(quantity: Decimal, filled: Decimal, children: Iterable[OrdStatus]) -> OrdStatus:
     """Return the status of a desk order over its broker orders.
 
@@ -98,7 +102,7 @@ def order_status(quantity: Decimal, filled: Decimal, children: Iterable[OrdStatu
         return OrdStatus.FILLED
     working = {s for s in states if s not in CLOSED}
     if working:
-        shown = working - {OrdStatus.DONE_FOR_DAY} or working
+        shown = working - _AT_REST or working  # while a part of it works, it works
         if filled > 0:
             shown = shown | {OrdStatus.PARTIALLY_FILLED}
         elif len(working) < len(set(states)):

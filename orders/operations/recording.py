@@ -123,6 +123,12 @@ def move(row: Order | ChildOrder, target: OrdStatus) -> list[str] | None:
     return [before, str(target)]
 
 
+def _for_the_order(child: ChildOrder) -> OrdStatus:
+    """Return a broker order's status as its order counts it: what is filled is filled, whatever the day's end adds."""
+    done = child.status == OrdStatus.DONE_FOR_DAY and child.filled_quantity >= child.quantity
+    return OrdStatus.FILLED if done else OrdStatus(child.status)
+
+
 def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     """Derive an order's status and quantities from its broker orders."""
     order = book.orders[order_id]
@@ -135,7 +141,7 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
         for c in children
         for s in book.submissions.get(c.id, [])
     )
-    target = order_status(order.quantity, order.filled_quantity, [OrdStatus(c.status) for c in children])
+    target = order_status(order.quantity, order.filled_quantity, [_for_the_order(c) for c in children])
     # An unknown order may be working whatever its children say: it stays open until there is proof.
     pair = move(order, target)
     closed = target in CLOSED
@@ -216,6 +222,7 @@ CHILD_FIELDS = [
     "filled_amount",
     "overfilled",
     "ended_as",
+    "standing",
     "updated_at",
 ]
 SUBMISSION_FIELDS = ["state", "resolved_at", "detail"]

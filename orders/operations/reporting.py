@@ -1,7 +1,7 @@
 """Applying what brokers report: any order of arrival, any repetition, one end state."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -23,12 +23,13 @@ from oms.kernel.ids import uuid7, uuid7_of
 from oms.kernel.reasons import Reason
 from oms.runtime import arrays, doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
+from orders.domain.standing import Standing
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.models import ChildOrder, Execution, ParkedReport, Submission
 from orders.operations.placing import new_child
 from orders.operations.recording import Book, lock_book, move, refold, submit_cancel, write
 from orders.queries import Names
-from orders.states import CLOSED, OrdStatus, SubmissionState
+from orders.states import CLOSED, LASTING, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
 from portfolio import queries as positions
 from portfolio.domain.fills import Fill
@@ -48,9 +49,12 @@ ENDS = {
     ReportKind.DONE_FOR_DAY: OrdStatus.DONE_FOR_DAY,
     ReportKind.CALCULATED: OrdStatus.CALCULATED,
 }
+WORDS = {ReportKind.SUSPENDED: OrdStatus.SUSPENDED, ReportKind.STOPPED: OrdStatus.STOPPED}
+CORPORATE_ACTION, DUPLICATE = "corporate_action", "duplicate"
 CANCEL_AGAIN = timedelta(seconds=1)
 """How long after a broker refused to cancel what it may not have seen yet it is asked again."""
 MENDING = "mending:"
+CLIENT_ID_MAX = 36
 _DATABASE_TROUBLE = (OperationalError, InterfaceError)
 _UNPROVEN = (SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN)
 log = structlog.get_logger(__name__)
@@ -189,28 +193,74 @@ def give_up(
 def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime) -> int:
     with sql.pipeline():
         owners = _owners(broker_id, reports)
-        book = lock_book({order_id for _, order_id, _ in owners.values()})
+        book = lock_book({o.order for o in owners.values()})
         by_submission = {s.id: s for group in book.submissions.values() for s in group}
         fold = Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
         for report in reports:
-            owner = owners.get(report.client_order_id) or owners.get(report.orig_client_order_id or "")
+            owner = _owner(owners, report)
             if owner is None:
                 fold.park(report, f"order:{report.client_order_id}")
-                continue
-            fold.take(book.children[owner[0]], by_submission.get(owner[2]), report)
+            elif wrong := _mismatch(owner, book, report):
+                log.error("report_mismatch", broker=broker_id, child=str(owner.child), fields=wrong)
+                fold.park(report, f"{MENDING}another {' and '.join(wrong)} than its order")
+            else:
+                fold.take(book.children[owner.child], by_submission.get(owner.submission), report)
         return fold.finish(actor)
 
 
-def _owners(broker_id: int, reports: Sequence[Report]) -> dict[str, tuple[UUID, UUID, UUID]]:
-    """Return (child, order, submission) by the client ids that the reports name."""
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Whom a report is about: a broker order by one of its requests, and how the broker names its account."""
+
+    child: UUID
+    order: UUID
+    submission: UUID
+    account: str
+
+
+_OWNERS = """
+SELECT s.client_order_id, s.child_id, c.order_id, s.id, a.external_id FROM orders_submission s
+JOIN orders_childorder c ON c.id = s.child_id JOIN brokers_brokeraccount a ON a.id = c.broker_account_id
+WHERE s.broker_id = %s AND s.client_order_id = ANY(%s)
+"""
+_OWNERS_BY_BROKER_ID = """
+SELECT c.broker_order_id, c.id, c.order_id, s.id, a.external_id FROM orders_childorder c
+JOIN orders_submission s ON s.child_id = c.id AND s.kind = 'new'
+JOIN brokers_brokeraccount a ON a.id = c.broker_account_id
+WHERE c.broker_id = %s AND c.broker_order_id = ANY(%s)
+"""
+
+
+def _owners(broker_id: int, reports: Sequence[Report]) -> dict[tuple[str, str], _Owner]:
+    """Return the owners by ("client", id) of all ids named; by ("broker", id) where a report has no client id we know."""
     ids = {r.client_order_id for r in reports} | {r.orig_client_order_id for r in reports if r.orig_client_order_id}
-    found = sql.run(
-        "SELECT s.client_order_id, s.child_id, c.order_id, s.id FROM orders_submission s "
-        "JOIN orders_childorder c ON c.id = s.child_id WHERE s.broker_id = %s AND s.client_order_id = ANY(%s)",
-        [broker_id, arrays.pack("text", sorted(ids))],
-        binary=True,
+    found = sql.run(_OWNERS, [broker_id, arrays.pack("text", sorted(ids))], binary=True)
+    owners = {("client", client): _Owner(*owner) for client, *owner in found}
+    named = {r.broker_order_id for r in reports if r.broker_order_id and _owner(owners, r) is None}
+    if named:
+        found = sql.run(_OWNERS_BY_BROKER_ID, [broker_id, arrays.pack("text", sorted(named))], binary=True)
+        owners.update({("broker", name): _Owner(*owner) for name, *owner in found})
+    return owners
+
+
+def _owner(owners: Mapping[tuple[str, str], _Owner], report: Report) -> _Owner | None:
+    return (
+        owners.get(("client", report.client_order_id))
+        or owners.get(("client", report.orig_client_order_id or ""))
+        or owners.get(("broker", report.broker_order_id or ""))
     )
-    return {client: (child, order, submission) for client, child, order, submission in found}
+
+
+def _mismatch(owner: _Owner, book: Book, report: Report) -> list[str]:
+    """Return what a report tells otherwise than its order has it; what it leaves empty contradicts nothing."""
+    order, child = book.orders[owner.order], book.children[owner.child]
+    listing = brokers.listings().get((child.broker_id, order.instrument_id))
+    pairs = {
+        "symbol": (report.symbol, listing.symbol if listing else report.symbol),
+        "side": (report.side, order.side),
+        "account": (report.account, owner.account),
+    }
+    return [name for name, (told, known) in pairs.items() if told and told != known]
 
 
 def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> dict[tuple[int, str], Execution]:
@@ -231,6 +281,14 @@ def _known_executions(broker_id: int, reports: Sequence[Report], book: Book) -> 
         children = sql.uuids(book.children)
         found += rows.load(Execution, "WHERE t.child_id = ANY(%s) AND t.ref_id IS NOT NULL", [children])
     return {(e.broker_account_id, e.broker_execution_id): e for e in found}
+
+
+def _tells_nothing(child: ChildOrder, submission: Submission | None, report: Report) -> bool:
+    """Tell whether a report is only the answer to a question, and proves no arrival that we had not seen."""
+    if report.kind is not ReportKind.STATUS:
+        return False
+    seen = submission is None or (submission.state not in _UNPROVEN and child.status != OrdStatus.PENDING_NEW)
+    return seen or report.order_status == OrdStatus.REJECTED
 
 
 class Fold:
@@ -254,16 +312,22 @@ class Fold:
 
     def take(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
         """Fold one report into its broker order."""
+        if _tells_nothing(child, submission, report):
+            return
         if report.broker_order_id and not child.broker_order_id:
             child.broker_order_id = report.broker_order_id
         self._resurrect(child, submission, report)
         if report.kind in (ReportKind.TRADE, ReportKind.BUST, ReportKind.CORRECT):
             if not self._execution(child, report):
                 return
-        elif report.kind in ENDS:
+        elif report.kind in WORDS or (report.kind is ReportKind.DONE_FOR_DAY and child.time_in_force in LASTING):
+            self._say(child, WORDS.get(report.kind, OrdStatus.DONE_FOR_DAY), report)
+        elif report.kind in ENDS and report.reason != DUPLICATE:
             self._end(child, report)
-        elif report.kind is ReportKind.REPLACED:
+        elif report.kind is ReportKind.REPLACED and submission and submission.kind == Submission.Kind.REPLACE:
             self._replaced(child, submission, report)
+        elif report.kind in (ReportKind.REPLACED, ReportKind.RESTATED):
+            self._restate(child, report)
         elif report.kind in (ReportKind.CANCEL_REJECTED, ReportKind.REPLACE_REJECTED):
             self._refused(child, submission, report)
         elif report.kind is ReportKind.TRIGGERED:
@@ -295,7 +359,7 @@ class Fold:
         submit_cancel(self.book, child, self.at)
 
     def _proves_arrival(self, submission: Submission | None, report: Report) -> None:
-        rejected = report.kind in (ReportKind.REJECTED, ReportKind.REPLACE_REJECTED)
+        rejected = report.kind in (ReportKind.REJECTED, ReportKind.REPLACE_REJECTED) and report.reason != DUPLICATE
         if submission is None or submission.state not in _UNPROVEN:
             return
         if submission.sent_at is None:  # nobody here sent it: the report is no proof of anything
@@ -325,16 +389,28 @@ class Fold:
         if original is not None:
             self.undone_by[original.id] = execution
         self.executions.append(execution)
+        self._count(child, execution, original)
         undone = (original.quantity, original.price, original.fees) if original else (ZERO, ZERO, ZERO)
         now = (
             (ZERO, ZERO, ZERO)
             if report.kind is ReportKind.BUST
             else (execution.quantity, execution.price, execution.fees)
         )
-        child.filled_quantity += now[0] - undone[0]
         child.filled_amount += now[0] * now[1] - undone[0] * undone[1]
         self.book.orders[child.order_id].fees += now[2] - undone[2]
         return True
+
+    def _count(self, child: ChildOrder, execution: Execution, original: Execution | None) -> None:
+        """Count an execution, or the difference that undoing one makes, for what is filled."""
+        now = ZERO if execution.kind == Execution.Kind.BUST else execution.quantity
+        undone = original.quantity if original else ZERO
+        if child.standing or child.time_in_force in LASTING:
+            standing = Standing.read(child.standing)
+            now, undone = (standing.counted(q, execution.executed_at) for q in (now, undone))
+            if execution.kind == Execution.Kind.TRADE:
+                standing.trade(execution.executed_at)
+            child.standing = standing.as_json()
+        child.filled_quantity += now - undone
 
     def _live(self, child: ChildOrder, broker_execution_id: str) -> Execution | None:
         """Return the last version of the execution that a broker names, its bust if it was undone, None if unknown."""
@@ -455,9 +531,48 @@ class Fold:
             order = self.book.orders[child.order_id]
             order.reason, order.reason_detail = reason, reason.sentence
 
-    def _replaced(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
-        if submission is None or submission.kind != Submission.Kind.REPLACE:
-            return
+    def _say(self, child: ChildOrder, word: str, report: Report) -> None:
+        standing = Standing.read(child.standing)
+        standing.say(word, report.executed_at or self.at)
+        child.standing = standing.as_json()
+
+    def _restate(self, child: ChildOrder, report: Report) -> None:
+        """Take terms that the broker changed by itself: its word stands, whoever agreed to it; so does that it works again."""
+        at, standing = report.executed_at or self.at, Standing.read(child.standing)
+        if report.order_status not in (*WORDS.values(), OrdStatus.DONE_FOR_DAY):
+            standing.say("", at)
+        quantity = report.order_quantity or child.quantity
+        if standing.new_terms(at):
+            log.warning("order_restated", broker=self.broker_id, child=str(child.id), why=report.reason)
+            if report.reason == CORPORATE_ACTION and quantity != child.quantity:
+                self._split(child, standing, quantity, at)
+            self._change(child, quantity, report.limit_price, report.stop_price)
+            if report.kind is ReportKind.REPLACED and 0 < len(report.client_order_id) <= CLIENT_ID_MAX:
+                child.client_order_id = report.client_order_id
+        child.standing = standing.as_json()
+
+    def _split(self, child: ChildOrder, standing: Standing, quantity: Decimal, at: datetime) -> None:
+        """Put what was filled before a split into the units after it; its value stays."""
+        if standing.split is not None:
+            raise ValueError("an order is split once; a second time takes a person")
+        standing.split, standing.split_at = (quantity, child.quantity), at
+        trades = rows.load(Execution, "WHERE t.child_id = %s", [child.id])
+        known = {e.id: e for e in [*trades, *self.executions] if e.child_id == child.id}
+        undone = {e.ref_id for e in known.values()}
+        live = [e for e in known.values() if e.kind != Execution.Kind.BUST and e.id not in undone]
+        child.filled_quantity = decimals.total(standing.counted(e.quantity, e.executed_at) for e in live)
+
+    def _change(self, child: ChildOrder, quantity: Decimal, limit: Decimal | None, stop: Decimal | None) -> None:
+        """Put new terms on a broker order and its order; a price not told stays."""
+        order = self.book.orders[child.order_id]
+        order.quantity += quantity - child.quantity
+        child.quantity = quantity
+        for name, value in (("limit_price", limit), ("stop_price", stop)):
+            if value is not None and getattr(child, name) is not None:
+                setattr(child, name, value)
+                setattr(order, name, value)
+
+    def _replaced(self, child: ChildOrder, submission: Submission, report: Report) -> None:
         if submission.state == SubmissionState.ACCEPTED and submission.resolved_at is not None:
             return
         later = [
@@ -467,16 +582,14 @@ class Fold:
             self._resolve(submission, SubmissionState.ACCEPTED)  # overtaken: the later terms stand
             return
         message = submission.message
-        order = self.book.orders[child.order_id]
-        # The broker's word: a replace below what is filled ends at what is filled (FIX D.12).
-        quantity = report.order_quantity or Decimal(message["quantity"])
-        order.quantity += quantity - child.quantity
-        child.quantity = quantity
-        for name in ("limit_price", "stop_price"):
-            value = Decimal(message[name]) if message[name] is not None else None
-            setattr(child, name, value)
-            setattr(order, name, value)
-        child.time_in_force = order.time_in_force = message["time_in_force"]
+        standing = Standing.read(child.standing)
+        if standing.new_terms(report.executed_at or self.at):
+            # The broker's word: a replace below what is filled ends at what is filled (FIX C.3.c).
+            quantity = report.order_quantity or Decimal(message["quantity"])
+            prices = [Decimal(message[n]) if message[n] is not None else None for n in ("limit_price", "stop_price")]
+            self._change(child, quantity, *prices)
+            child.time_in_force = self.book.orders[child.order_id].time_in_force = message["time_in_force"]
+        child.standing = standing.as_json()
         child.client_order_id = submission.client_order_id
         self._resolve(submission, SubmissionState.ACCEPTED)
 
@@ -535,6 +648,7 @@ def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
         ended_as=child.ended_as,
         cancel_pending=bool(book.pending(child, Submission.Kind.CANCEL)),
         replace_pending=bool(book.pending(child, Submission.Kind.REPLACE)),
+        standing=Standing.read(child.standing).in_force() if child.standing else "",
     )
     child.overfilled = child.filled_quantity > child.quantity
     target = child_status(facts)

@@ -245,15 +245,35 @@ class TestUndone:
 class TestParked:
     def test_a_report_of_nobody_waits_in_one_row(self, desk: Desk) -> None:
         _, sent = working(desk)
-        desk.report(desk.near.report("new", sent, client_order_id="never-heard-of"))
+        desk.report(desk.near.report("new", sent, client_order_id="never-heard-of", broker_order_id="B-never"))
         near = queries.brokers_by_code()["NEAR"]
         for _ in range(5):
             desk_operations.apply_parked(near.id, actor=Actor.system("test"), at=desk.later(10))
         assert ParkedReport.objects.count() == 1
 
+    def test_a_report_that_names_only_the_broker_s_id_finds_its_order(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        fill = trade(desk, sent, "E1", "4", client_order_id="")
+        assert desk.report(fill) == 1
+        assert desk.order(placed).filled_quantity == 4
+        desk.holds()
+
+    def test_a_report_of_another_symbol_side_or_account_is_set_aside(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        for other in ({"symbol": "MSFT"}, {"side": "sell"}, {"account": "A9"}):
+            assert desk.report(trade(desk, sent, "E1", "4", **other)) == 0
+        assert desk.order(placed).filled_quantity == 0
+        waits = ParkedReport.objects.order_by("id").values_list("waits_for", flat=True)
+        assert [w.split()[1] for w in waits] == ["symbol", "side", "account"]
+        assert all(w.startswith("mending:another") for w in waits)
+        # as it should have been told
+        assert desk.report(trade(desk, sent, "E1", "4")) == 1
+
     def test_one_that_fits_is_applied_behind_many_that_wait(self, desk: Desk) -> None:
         placed, sent = working(desk)
-        strays = [desk.near.report("new", sent, client_order_id=f"stray-{n}") for n in range(600)]
+        strays = [
+            desk.near.report("new", sent, client_order_id=f"stray-{n}", broker_order_id="B-stray") for n in range(600)
+        ]
         desk.report(*strays)
         desk.report(undo(desk, sent, "bust", "X1", "E1"))
         desk.report(trade(desk, sent, "E1", "4"))

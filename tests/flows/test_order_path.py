@@ -138,7 +138,7 @@ class TestReports:
 
         desk.place("buy 10 AAPL")
         desk.send()
-        stray = desk.near.report("new", desk.near.sent[0], client_order_id="never-heard-of")
+        stray = desk.near.report("new", desk.near.sent[0], client_order_id="never-heard-of", broker_order_id="B-never")
         desk.report(stray)
         assert ParkedReport.objects.get().waits_for == "order:never-heard-of"
 
