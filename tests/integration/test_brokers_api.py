@@ -14,7 +14,7 @@ from oms.kernel.actor import Actor
 from orders.operations.halting import halt
 from risk.domain.scopes import Scope
 from tests.conftest import Desk
-from tests.integration.test_api import BUY, Client, token
+from tests.web import BUY, Client, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NEW = {

@@ -13,7 +13,7 @@ from orders.models import Execution, Order
 from portfolio.models import BrokerPosition, CashBalance, Position, Trade
 from risk.models import Approval
 from tests.conftest import Desk
-from tests.integration.test_api import BUY, Client, token
+from tests.web import BUY, Client, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -9,9 +9,8 @@ from brokers.models import Quote
 from orders.models import Order
 from portfolio.models import Account, AccountGrant, Strategy
 from tests.conftest import Desk
-from tests.integration.test_api import BUY, Client, door, token
+from tests.web import BUY, Client, token
 
-__all__ = ["door"]
 pytestmark = pytest.mark.django_db(transaction=True)
 SIZED = {k: v for k, v in BUY.items() if k != "quantity"}
 SIGNAL = {
