@@ -92,7 +92,7 @@ def end(desk: Desk, running: Load, proof_name: str, cycles: int, **figures: Any)
 
 @cycles
 def test_d01_redis_dies_empty_mid_burst(desk: Desk, client: Client, cycles: int) -> None:
-    serves, ends = [], desk.ended()
+    serves = []
     with load(client, f"redis{cycles}") as running:
         for number in range(cycles):
             store = redis.Redis.from_url(desk.urls["redis"])
@@ -104,7 +104,6 @@ def test_d01_redis_dies_empty_mid_burst(desk: Desk, client: Client, cycles: int)
             store.close()
             time.sleep(0.5)
         end(desk, running, "Redis killed and empty", cycles, serves_seconds_max=round(max(serves), 1))
-    assert desk.ended() == ends, "a process could not do without its server for a moment"
 
 
 @cycles
