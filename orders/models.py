@@ -183,6 +183,7 @@ class Order(Lifecycle):
     arrival_ask = ExactField(null=True)
     arrival_at = models.DateTimeField(null=True)
     triggered_at = models.DateTimeField(null=True)
+    next_terms = models.JSONField(null=True)  # what a new broker order will ask for once the present one is canceled
 
     class Meta:
         constraints = [
@@ -271,6 +272,7 @@ class Submission(models.Model):
     kind = models.CharField(max_length=8, choices=Kind.choices)
     client_order_id = models.CharField(max_length=36)
     message = models.JSONField()  # the adapter's message, complete
+    unit_amount = ExactField(null=True)  # of a replace: what risk holds a unit at under its terms
     reduces = models.BooleanField(default=False)  # lowers exposure: passes a reduce-only halt
     state = models.CharField(
         max_length=8, choices=[(s.value, s.value) for s in SubmissionState], default=SubmissionState.PREPARED

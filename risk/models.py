@@ -66,6 +66,7 @@ class Hold(models.Model):
     side = models.CharField(max_length=10)
     open_quantity = ExactField()
     unit_amount = ExactField()  # cash, in the instrument's currency, that one unit may take
+    own_amount = ExactField(null=True)  # the same under the terms in force, while others are asked for
     currency = models.CharField(max_length=12)
     strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, db_index=False)

@@ -35,6 +35,8 @@ class Scripted:
             query_includes_closed=True,
             batch_max=100,
             replace=True,
+            replace_filled=True,
+            overlapping_requests=True,
             cancel_by_client_id=True,
             short=True,
         )

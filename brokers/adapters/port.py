@@ -226,6 +226,8 @@ class Capabilities:
     visibility_delay_seconds: float = 0.0  # how long after acceptance a look-up may still miss an order
     batch_max: int = 1
     replace: bool = False
+    replace_filled: bool = False  # a replace to more reopens a filled order
+    overlapping_requests: bool = False  # takes a cancel or replace while an earlier replace or cancel is undecided
     cancel_by_client_id: bool = False
     sequence_numbers: bool = False
     acks_on_stream: bool = False

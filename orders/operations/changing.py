@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from brokers import queries as brokers
 from brokers.adapters import capabilities_of
-from brokers.adapters.port import ReplaceOrder
+from brokers.adapters.port import Capabilities, ReplaceOrder
 from oms.journal import operations as journal
 from oms.journal.domain import Entry
 from oms.kernel import decimals, json
@@ -28,6 +30,7 @@ from orders.operations.recording import (
     refold,
     submit,
     submit_cancel,
+    withdraw,
     write,
 )
 from orders.operations.reporting import settle_child
@@ -41,8 +44,11 @@ CANCELS_MAX = 1_000
 
 
 def cancel(order_id: UUID, *, actor: Actor, at: datetime, reason: str = "") -> Order:
-    """Ask for the end of one order; return it as it stands. A closed one raises `Conflict`; a second ask sends nothing."""
-    order, changed = cancel_batch([order_id], actor=actor, at=at, reason=reason)
+    """Ask for the end of one order; return it as it stands. A second ask sends nothing.
+
+    Raises `Conflict`: order_closed, or change_pending where a replace is undecided and its broker takes nothing else then.
+    """
+    order, changed = cancel_batch([order_id], actor=actor, at=at, reason=reason, waits=False)
     if not changed and order[0].status in CLOSED:
         raise Conflict("order_closed", "The order is closed; there is nothing to cancel.")
     return order[0]
@@ -50,16 +56,23 @@ def cancel(order_id: UUID, *, actor: Actor, at: datetime, reason: str = "") -> O
 
 @in_transaction
 def cancel_batch(
-    order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str
+    order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str, waits: bool = True
 ) -> tuple[list[Order], list[UUID]]:
-    """Cancel a batch: what no broker has seen ends at once, elsewhere a cancel is sent; closed orders stay."""
+    """Cancel a batch: what no broker has seen ends at once, elsewhere a cancel is sent; closed orders stay.
+
+    Where a broker refuses a cancel because it is busy with a replace, it is asked again; without `waits` such an order
+    raises `Conflict` instead.
+    """
     book = lock_book(order_ids)
     changed = []
     for order_id in sorted(book.orders):
         order = book.orders[order_id]
         if order.status in CLOSED or order.status == OrdStatus.PENDING_CANCEL:
             continue
+        if not waits and any(_is_busy(book, c) for c in book.children_of(order_id)):
+            raise Conflict("change_pending", "A replace is on its way; wait for its answer.")
         order.reason, order.reason_detail = Reason.CANCEL_REQUESTED, reason[:200]
+        order.next_terms = None
         for child in book.children_of(order_id):
             if child.status not in CLOSED:
                 _cancel_child(book, child, at)
@@ -101,56 +114,73 @@ def _cancel_child(book: Book, child: ChildOrder, at: datetime) -> None:
     unsent = [s for s in book.submissions.get(child.id, []) if s.state == SubmissionState.PREPARED]
     for submission in unsent:
         if submission.kind != Submission.Kind.CANCEL:
-            submission.state, submission.resolved_at = SubmissionState.NOT_SENT, at
-            submission.detail = "withdrawn before it was sent"
-            book.touched_submissions[submission.id] = submission
+            withdraw(book, submission, at, "withdrawn before it was sent")
     if any(s.kind == Submission.Kind.NEW for s in unsent):
         child.ended_as = OrdStatus.CANCELED
-    else:
+    elif not book.pending(child, Submission.Kind.CANCEL):
         submit_cancel(book, child, at)
     settle_child(book, child, at=at)
+
+
+def _is_busy(book: Book, child: ChildOrder) -> bool:
+    """Tell whether a broker order has a replace under way that its broker must answer before anything else."""
+    sent = [s for s in book.pending(child, Submission.Kind.REPLACE) if s.state != SubmissionState.PREPARED]
+    return bool(sent) and not _abilities(child).overlapping_requests
+
+
+def _abilities(child: ChildOrder) -> Capabilities:
+    broker = brokers.brokers()[child.broker_id]
+    return capabilities_of(broker.adapter, broker.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The terms that an order shall have, whole."""
+
+    quantity: Decimal
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    time_in_force: str
+
+    def as_json(self) -> dict[str, str | None]:
+        return {
+            "quantity": decimals.text(self.quantity),
+            "limit_price": decimals.text_or_none(self.limit_price),
+            "stop_price": decimals.text_or_none(self.stop_price),
+            "time_in_force": self.time_in_force,
+        }
 
 
 @in_transaction
 def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Order:
     """Ask the broker to change an order's terms; the order keeps its ids and changes when the broker says so.
 
-    Until then the hold covers the worst of old and new. Raises `Conflict` (version_conflict, order_closed,
-    change_pending, not_acknowledged), `Invalid` for terms the order can't have, `Refused` when risk says no.
+    Until then the hold covers the worst of old and new. A broker that takes no replaces is asked to cancel instead, where
+    its settings allow that (`cancel_and_new`): the rest is asked for anew once the cancel is confirmed. Raises `Conflict`
+    (version_conflict, order_closed, change_pending, not_acknowledged, not_replaceable), `Invalid` for terms the order
+    can't have, `Refused` when risk says no.
     """
     book = lock_book([order_id])
     order = book.orders[order_id]
     child = _replaceable(book, order, terms)
-    quantity = terms.quantity if terms.quantity is not None else order.quantity
-    limit_price = terms.limit_price if terms.limit_price is not None else order.limit_price
-    stop_price = terms.stop_price if terms.stop_price is not None else order.stop_price
     _check_terms(order, terms)
+    wanted = _wanted(book, order, child, terms, at)
     verdict = risk.recheck(
-        _intent(order, actor, quantity, limit_price, stop_price),
-        open_quantity=max(quantity - order.filled_quantity, order.leaves_quantity, ZERO),
+        _intent(order, actor, wanted.quantity, wanted.limit_price, wanted.stop_price),
+        open_quantity=max(wanted.quantity - order.filled_quantity, order.leaves_quantity, ZERO),
         at=at,
     )
     if not verdict.approved:
         raise Refused(str(verdict.reason), verdict.detail or "Risk refused the change; the order stands as it was.")
-    identifier = uuid7()
-    message = ReplaceOrder(
-        client_order_id=broker_client_id(identifier),
-        orig_client_order_id=child.client_order_id,
-        broker_order_id=child.broker_order_id or None,
-        account=external_account(order, child),
-        symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
-        side=order.side,
-        quantity=child.quantity + quantity - order.quantity,
-        order_type=order.order_type,
-        time_in_force=terms.time_in_force or order.time_in_force,
-        limit_price=limit_price,
-        stop_price=stop_price,
-        expire_at=order.expire_at,
-    )
-    submit(book, child, Submission.Kind.REPLACE, identifier, asdict(message), at, reduces=False)
+    if _abilities(child).replace:
+        _submit_replace(book, order, child, wanted, verdict.unit_amount, at)
+    else:
+        order.next_terms = wanted.as_json() | {"unit_amount": decimals.text_or_none(verdict.unit_amount)}
+        submit_cancel(book, child, at)
     settle_child(book, child, at=at)
     refold(book, order_id, at=at)
     entries = write(book, kinds={order_id: "order.replace_requested"})
+    risk.resize({order_id: book.may_fill(order_id)})
     journal.append([_with_checks(e, verdict) for e in entries], actor=actor, at=at)
     _ring(book)
     return order
@@ -161,26 +191,86 @@ def _with_checks(entry: Entry, verdict: Verdict) -> Entry:
     return dataclasses.replace(entry, body=f'{entry.body[:-1]},"checks":{json.dumps(verdict.checks)}}}')
 
 
+def _wanted(book: Book, order: Order, child: ChildOrder, terms: Terms, at: datetime) -> _Wanted:
+    """Return the new terms over those asked for last, or in force; a replace that was not sent yet gives way to them."""
+    base: dict[str, Any] = {n: getattr(order, n) for n in _TERMS}
+    pending = book.pending(child, Submission.Kind.REPLACE)
+    if pending:
+        message = pending[-1].message
+        base = {n: message[n] for n in _TERMS}
+        base["quantity"] = order.quantity + Decimal(message["quantity"]) - child.quantity
+        for name in ("limit_price", "stop_price"):
+            base[name] = None if base[name] is None else Decimal(base[name])
+    if pending and pending[-1].state == SubmissionState.PREPARED:
+        withdraw(book, pending[-1], at, "overtaken before it was sent")
+    return _Wanted(
+        quantity=terms.quantity if terms.quantity is not None else base["quantity"],
+        limit_price=terms.limit_price if terms.limit_price is not None else base["limit_price"],
+        stop_price=terms.stop_price if terms.stop_price is not None else base["stop_price"],
+        time_in_force=terms.time_in_force or base["time_in_force"],
+    )
+
+
+_TERMS = ("quantity", "limit_price", "stop_price", "time_in_force")
+
+
+def _submit_replace(
+    book: Book, order: Order, child: ChildOrder, wanted: _Wanted, unit_amount: Decimal | None, at: datetime
+) -> None:
+    identifier = uuid7()
+    message = ReplaceOrder(
+        client_order_id=broker_client_id(identifier),
+        orig_client_order_id=book.newest_name(child),
+        broker_order_id=child.broker_order_id or None,
+        account=external_account(order, child),
+        symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
+        side=order.side,
+        quantity=child.quantity + wanted.quantity - order.quantity,
+        order_type=order.order_type,
+        time_in_force=wanted.time_in_force,
+        limit_price=wanted.limit_price,
+        stop_price=wanted.stop_price,
+        expire_at=order.expire_at,
+    )
+    submit(
+        book, child, Submission.Kind.REPLACE, identifier, asdict(message), at, reduces=False, unit_amount=unit_amount
+    )
+
+
 def _replaceable(book: Book, order: Order, terms: Terms) -> ChildOrder:
+    """Return the one broker order that a replace would change."""
     if terms.expected_version is not None and terms.expected_version != order.version:
         raise Conflict("version_conflict", f"The order has version {order.version} now; look at it and ask again.")
-    if order.status in CLOSED:
-        raise Conflict("order_closed", "The order is closed; place a new one.")
+    child = _to_reopen(book, order, terms) if order.status in CLOSED else _working(book, order)
+    broker, abilities = brokers.brokers()[child.broker_id], _abilities(child)
+    changing = book.pending(child, Submission.Kind.CANCEL) or order.next_terms
+    sent = [s for s in book.pending(child, Submission.Kind.REPLACE) if s.state != SubmissionState.PREPARED]
+    if order.next_terms or ((changing or sent) and not abilities.overlapping_requests):
+        raise Conflict("change_pending", "A cancel or replace is on its way; wait for its answer.")
+    if not child.broker_order_id:
+        raise Conflict("not_acknowledged", "The broker has not taken the order yet; ask again in a moment.")
+    if not abilities.replace and (not broker.settings.get("cancel_and_new") or order.status in CLOSED):
+        raise Conflict("not_replaceable", f"{broker.code} takes no replaces; cancel the order and place a new one.")
+    return child
+
+
+def _working(book: Book, order: Order) -> ChildOrder:
     working = [c for c in book.children_of(order.id) if c.status not in CLOSED]
     if len(working) != 1:
         raise Conflict(
             "not_replaceable",
             "The order works at several brokers, or at none; cancel it and place a new one.",
         )
-    child = working[0]
-    if book.pending(child, Submission.Kind.CANCEL) or book.pending(child, Submission.Kind.REPLACE):
-        raise Conflict("change_pending", "A cancel or replace is on its way; wait for its answer.")
-    if not child.broker_order_id:
-        raise Conflict("not_acknowledged", "The broker has not taken the order yet; ask again in a moment.")
-    broker = brokers.brokers()[child.broker_id]
-    if not capabilities_of(broker.adapter, broker.settings).replace:
-        raise Conflict("not_replaceable", f"{broker.code} takes no replaces; cancel the order and place a new one.")
-    return child
+    return working[0]
+
+
+def _to_reopen(book: Book, order: Order, terms: Terms) -> ChildOrder:
+    """Return the broker order of a filled order that a replace to more may reopen (FIX C.1.c)."""
+    filled = [c for c in book.children_of(order.id) if c.status == OrdStatus.FILLED and not c.ended_as]
+    grows = terms.quantity is not None and terms.quantity > order.quantity
+    if order.status != OrdStatus.FILLED or len(filled) != 1 or not grows or not _abilities(filled[0]).replace_filled:
+        raise Conflict("order_closed", "The order is closed; place a new one.")
+    return filled[0]
 
 
 def _check_terms(order: Order, terms: Terms) -> None:

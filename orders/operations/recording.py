@@ -71,15 +71,22 @@ class Book:
         """Tell whether anybody ever asked for the end of a broker order, whatever came of it."""
         return any(s.kind == Submission.Kind.CANCEL for s in self.submissions.get(child.id, []))
 
+    def newest_name(self, child: ChildOrder) -> str:
+        """Return the client id that the next request about a broker order follows: that of the last replace not refused."""
+        pending = self.pending(child, Submission.Kind.REPLACE)
+        return pending[-1].client_order_id if pending else child.client_order_id
+
     def may_fill(self, order_id: UUID) -> Decimal:
         """Return what may still come of an order in the worst case: what it lacks, or what works at brokers if that
-        is more; under a replace that is not decided, the worse of old and new."""
+        is more; under terms that are asked for and not decided, the worse of old and new."""
         working: Decimal = ZERO
         for child in self.children_of(order_id):
             asked = [Decimal(s.message["quantity"]) for s in self.pending(child, Submission.Kind.REPLACE)]
             working += max([child.leaves_quantity, *(quantity - child.filled_quantity for quantity in asked)])
-        lacking: Decimal = self.orders[order_id].leaves_quantity
-        return max(lacking, working)
+        order = self.orders[order_id]
+        lacking: Decimal = order.leaves_quantity
+        wanted = Decimal(order.next_terms["quantity"]) - order.filled_quantity if order.next_terms else ZERO
+        return max(lacking, working, wanted)
 
 
 def lock_accounts(account_ids: Iterable[int]) -> None:
@@ -143,6 +150,8 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     )
     target = order_status(order.quantity, order.filled_quantity, [_for_the_order(c) for c in children])
     # An unknown order may be working whatever its children say: it stays open until there is proof.
+    if order.next_terms and target == OrdStatus.PENDING_CANCEL:
+        target = OrdStatus.PENDING_REPLACE  # canceled at the broker so as to go on under other terms
     pair = move(order, target)
     closed = target in CLOSED
     if target == OrdStatus.FILLED or (not closed and order.reason in _REFUSALS):
@@ -208,6 +217,7 @@ ORDER_FIELDS = [
     "reason_detail",
     "updated_at",
     "triggered_at",
+    "next_terms",
 ]
 CHILD_FIELDS = [
     "status",
@@ -242,13 +252,19 @@ def submit_cancel(book: Book, child: ChildOrder, at: datetime, *, due_at: dateti
     identifier = uuid7()
     message = CancelOrder(
         client_order_id=broker_client_id(identifier),
-        orig_client_order_id=child.client_order_id,
+        orig_client_order_id=book.newest_name(child),
         broker_order_id=child.broker_order_id or None,
         account=external_account(order, child),
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
     )
     submit(book, child, Submission.Kind.CANCEL, identifier, asdict(message), at, reduces=True, due_at=due_at)
+
+
+def withdraw(book: Book, submission: Submission, at: datetime, detail: str) -> None:
+    """Take back a request that was not sent."""
+    submission.state, submission.resolved_at, submission.detail = SubmissionState.NOT_SENT, at, detail
+    book.touched_submissions[submission.id] = submission
 
 
 def submit(
@@ -261,6 +277,7 @@ def submit(
     *,
     reduces: bool,
     due_at: datetime | None = None,
+    unit_amount: Decimal | None = None,
 ) -> None:
     """Leave a request about a broker order to be sent."""
     submission = Submission(
@@ -271,6 +288,7 @@ def submit(
         kind=kind,
         client_order_id=message["client_order_id"],
         message=message,
+        unit_amount=unit_amount,
         reduces=reduces,
         created_at=at,
         due_at=due_at or at,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,9 +26,9 @@ from oms.runtime import arrays, doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.standing import Standing
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
-from orders.models import ChildOrder, Execution, ParkedReport, Submission
+from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
 from orders.operations.placing import new_child
-from orders.operations.recording import Book, lock_book, move, refold, submit_cancel, write
+from orders.operations.recording import Book, external_account, lock_book, move, refold, submit_cancel, write
 from orders.queries import Names
 from orders.states import CLOSED, LASTING, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
@@ -304,7 +305,7 @@ class Fold:
         self.parked: list[ParkedReport] = []
         self.children: dict[UUID, ChildOrder] = {}
         self.undone_by = {e.ref_id: e for e in known.values() if e.ref_id}
-        self.replaced_orders: set[UUID] = set()
+        self.accepted: dict[UUID, Decimal | None] = {}  # orders whose terms were decided → the unit amount of new ones
 
     def park(self, report: Report, waits_for: str) -> None:
         log.warning("report_parked", broker=self.broker_id, kind=str(report.kind), waits_for=waits_for)
@@ -588,6 +589,8 @@ class Fold:
             quantity = report.order_quantity or Decimal(message["quantity"])
             prices = [Decimal(message[n]) if message[n] is not None else None for n in ("limit_price", "stop_price")]
             self._change(child, quantity, *prices)
+            if submission.unit_amount is not None:
+                self.accepted[child.order_id] = submission.unit_amount
             child.time_in_force = self.book.orders[child.order_id].time_in_force = message["time_in_force"]
         child.standing = standing.as_json()
         child.client_order_id = submission.client_order_id
@@ -597,7 +600,9 @@ class Fold:
         if submission is None or submission.kind == Submission.Kind.NEW or submission.resolved_at is not None:
             return
         self._resolve(submission, SubmissionState.REJECTED, report.text)
-        if submission.kind == Submission.Kind.CANCEL and not child.ended_as and self._overtook(child, submission):
+        if submission.kind != Submission.Kind.CANCEL or child.ended_as or child.filled_quantity >= child.quantity:
+            return
+        if self._overtook(child, submission) or self._met_a_replace(child, submission):
             submit_cancel(self.book, child, self.at, due_at=self.at + CANCEL_AGAIN)
 
     def _overtook(self, child: ChildOrder, cancel: Submission) -> bool:
@@ -607,7 +612,17 @@ class Fold:
             return True
         return None not in (first.resolved_at, cancel.sent_at) and cancel.sent_at < first.resolved_at  # type: ignore[operator]
 
+    def _met_a_replace(self, child: ChildOrder, cancel: Submission) -> bool:
+        """Tell whether a refused cancel says nothing because of a replace: undecided, or refused so that its name is none."""
+        kind = Submission.Kind.REPLACE
+        if not any(s.kind == kind and s.id < cancel.id for s in self.book.submissions[child.id]):
+            return False
+        undecided = any(s.id < cancel.id for s in self.book.pending(child, kind))
+        return undecided or cancel.message["orig_client_order_id"] != child.client_order_id
+
     def _resolve(self, submission: Submission, state: SubmissionState, detail: str = "") -> None:
+        if submission.kind == Submission.Kind.REPLACE:
+            self.accepted.setdefault(self.book.children[submission.child_id].order_id, None)
         submission.state, submission.resolved_at, submission.detail = state, self.at, detail[:200]
         self.book.touched_submissions[submission.id] = submission
 
@@ -615,6 +630,7 @@ class Fold:
         """Derive statuses, route again what was refused, write everything, book, release, tell."""
         for child in self.children.values():
             settle_child(self.book, child, at=self.at)
+        self._renew()
         _route_again(
             self.book,
             {c.order_id for c in self.children.values() if c.ended_as == OrdStatus.REJECTED},
@@ -629,12 +645,44 @@ class Fold:
             return 0
         entries = write(self.book, executions=self.executions)
         touched = portfolio.book(self.fills, at=self.at) if self.fills else []
-        risk.resize({i: self.book.may_fill(i) for i in changed})
+        decided = {i: risk.Decided(unit, self._pending_units(i)) for i, unit in self.accepted.items() if i in changed}
+        risk.resize({i: self.book.may_fill(i) for i in changed}, decided=decided)
         journal.append(entries + position_entries(touched), actor=actor, at=self.at)
         codes = {brokers.brokers()[s.broker_id].code for s in self.book.new_submissions}
         if codes:
             after_commit(lambda: doorbell.ring(codes))
         return len(self.executions)
+
+    def _pending_units(self, order_id: UUID) -> list[Decimal]:
+        """Return what a unit is held at under each set of terms that is still asked for."""
+        replaces = [s for c in self.book.children_of(order_id) for s in self.book.pending(c, Submission.Kind.REPLACE)]
+        return [s.unit_amount for s in replaces if s.unit_amount is not None]
+
+    def _renew(self) -> None:
+        """Go on under the terms asked for where the cancel that makes room for them is confirmed; give them up elsewhere."""
+        for order_id in sorted({c.order_id for c in self.children.values() if self.book.orders[c.order_id].next_terms}):
+            order, children = self.book.orders[order_id], self.book.children_of(order_id)
+            last = children[-1]
+            if last.ended_as == OrdStatus.CANCELED and last.status == OrdStatus.CANCELED:
+                self._place_anew(order, last)
+            elif last.ended_as or not self.book.pending(last, Submission.Kind.CANCEL):
+                order.next_terms = None
+                self.accepted.setdefault(order_id, None)
+
+    def _place_anew(self, order: Order, canceled: ChildOrder) -> None:
+        terms: dict[str, Any] = order.next_terms or {}
+        order.next_terms = None
+        filled = decimals.total(c.filled_quantity for c in self.book.children_of(order.id))
+        rest = Decimal(terms["quantity"]) - filled
+        order.quantity = max(Decimal(terms["quantity"]), filled)
+        for name in ("limit_price", "stop_price"):
+            setattr(order, name, None if terms[name] is None else Decimal(terms[name]))
+        order.time_in_force = terms["time_in_force"]
+        self.accepted[order.id] = None if terms["unit_amount"] is None else Decimal(terms["unit_amount"])
+        if rest > 0:
+            account = (canceled.broker_account_id, external_account(order, canceled))
+            child, submission = new_child(order, canceled.broker_id, account, rest, self.at)
+            self.book.add_child(child, submission)
 
 
 def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:

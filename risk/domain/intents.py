@@ -45,6 +45,7 @@ class Verdict:
     """May it trade? `reason` is a code of `Reason`, empty when approved; `checks` hold every number used.
 
     `reduces`: all of it would bring the position nearer to zero, so a reduce-only halt lets it pass.
+    `unit_amount`: what a unit is held at under new terms, in the instrument's currency.
     """
 
     order_id: UUID
@@ -53,3 +54,4 @@ class Verdict:
     detail: str = ""
     checks: list[dict[str, Any]] = field(default_factory=list)
     reduces: bool = False
+    unit_amount: Decimal | None = None

@@ -1,12 +1,13 @@
 """Writes of risk: verdicts and holds, limits and who approved them, halts."""
 
 from risk.operations.approving import ask, asked_before, settle
-from risk.operations.checking import check, recheck, resize
+from risk.operations.checking import Decided, check, recheck, resize
 from risk.operations.halting import engage_halt, release_halt
 from risk.operations.limiting import decide, propose_limit
 from risk.operations.restricting import restrict
 
 __all__ = [
+    "Decided",
     "ask",
     "asked_before",
     "check",

@@ -5,7 +5,7 @@ two orders can then never both be let through on the same headroom. `resize` is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -134,13 +134,40 @@ WHERE e.account_id = m.account_id AND e.instrument_id = m.instrument_id AND (m.b
 """
 
 
-def resize(open_quantities: Mapping[UUID, Decimal]) -> None:
-    """Set holds to what may still be filled, 0 to release, and the totals with them. Two statements.
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What became of terms asked for: the unit amount of those that were accepted, if any were, and of those still asked for."""
+
+    accepted: Decimal | None
+    pending: Sequence[Decimal]
+
+
+def resize(open_quantities: Mapping[UUID, Decimal], *, decided: Mapping[UUID, Decided] | None = None) -> None:
+    """Set holds to what may still be filled, 0 to release, and the totals with them. Two statements, two more where new
+    terms were decided: then a unit is held at the worst of what is in force and what is still asked for.
 
     Whatever quantity is told is recorded, more than before too: limits bind new orders, not facts. Orders without
     a hold (denied, or adopted from a broker) are passed over.
     """
-    _set_holds({order_id: (quantity, None) for order_id, quantity in open_quantities.items()})
+    units = _units(decided) if decided else {}
+    _set_holds({order_id: (quantity, units.get(order_id)) for order_id, quantity in open_quantities.items()})
+
+
+def _units(decided: Mapping[UUID, Decided]) -> dict[UUID, Decimal]:
+    found = sql.run(
+        "SELECT id, coalesce(own_amount, unit_amount) FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+        [sorted(decided)],
+    )
+    own: dict[UUID, Decimal] = {}
+    for pk, amount in found:
+        accepted = decided[pk].accepted
+        own[pk] = amount if accepted is None else accepted
+    kept = [own[pk] if decided[pk].pending else None for pk in own]
+    sql.run(
+        "UPDATE risk_hold h SET own_amount = u.own FROM unnest(%s::uuid[], %s::numeric[]) u(id, own) WHERE h.id = u.id",
+        [list(own), kept],
+    )
+    return {pk: max([amount, *decided[pk].pending]) for pk, amount in own.items()}
 
 
 def _set_holds(wanted: Mapping[UUID, tuple[Decimal, Decimal | None]]) -> None:
@@ -158,7 +185,7 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
 
     `intent` has the new total quantity, `open_quantity` is what may still be filled under it. The hold never shrinks
     here: until the broker answers, the old terms may still trade; `resize` sets what is left then. The price
-    it is held at stays the worse of both. The verdict isn't stored: it belongs into the event of the replace.
+    it is held at is the worse of both until `resize` is told what was decided. The verdict isn't stored: it belongs into the event of the replace.
     """
     require_transaction()
     gate = Gate(load_facts([intent], at=at))
@@ -175,5 +202,6 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
         sql.insert_values(RiskCheck, _CHECK, [record], on_conflict="ON CONFLICT (id) DO NOTHING")
         _reserve([_hold(intent, replace(reservation, fingerprint=None), at)])
     else:
+        sql.run("UPDATE risk_hold SET own_amount = coalesce(own_amount, unit_amount) WHERE id = %s", [intent.order_id])
         _set_holds({intent.order_id: (max(old[0], reservation.quantity), max(old[1], reservation.unit_amount))})
-    return verdict
+    return replace(verdict, unit_amount=reservation.unit_amount)

@@ -60,7 +60,6 @@ def cases() -> list[Any]:
     return [
         pytest.param(way, id=f"{case['id']}{f'-{n}' if n else ''}")
         for case in found
-        if case["id"] not in ("FIX-C.1.c", "FIX-D.2.d")
         for n, way in enumerate(paths([row(r) for r in rows_of(case)]))
     ]
 

@@ -28,6 +28,8 @@ def capabilities(settings: Mapping[str, Any]) -> Capabilities:
         visibility_delay_seconds=float(venue.get("visibility_delay_seconds", VISIBILITY_DELAY_SECONDS)),
         batch_max=BATCH_MAX,
         replace=bool(venue.get("replace", True)),
+        replace_filled=bool(venue.get("replace", True)),
+        overlapping_requests=True,
         cancel_by_client_id=True,
         sequence_numbers=True,
         acks_on_stream=True,
