@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -115,18 +115,18 @@ class Desk:
         )
         return {str(name): int(str(number)) for name, number in rows}
 
-    def pause(self) -> None:
-        """Freeze the desk's own processes but keep its servers, for baselines on the same ones."""
-        self._each(lambda process: process.suspend())
+    def pause(self, *words: str) -> None:
+        """Freeze the desk's own processes but keep its servers, for baselines on the same ones; or only those named."""
+        self._each(lambda process: process.suspend(), words or WORKING)
 
     def resume(self) -> None:
         """Let them run again."""
-        self._each(lambda process: process.resume())
+        self._each(lambda process: process.resume(), WORKING)
 
-    def _each(self, act: Callable[[psutil.Process], None]) -> None:
+    def _each(self, act: Callable[[psutil.Process], None], words: Sequence[str]) -> None:
         for process in psutil.Process(self.up.pid).children(recursive=True):
             try:
-                if any(word in " ".join(process.cmdline()) for word in WORKING):
+                if any(word in " ".join(process.cmdline()) for word in words):
                     act(process)
             except psutil.Error:
                 continue
