@@ -165,6 +165,7 @@ class Order(Lifecycle):
     strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
     note = models.CharField(max_length=200, blank=True)
     origin = models.CharField(max_length=12, default="desk")
+    correlation_id = models.CharField(max_length=64, blank=True)  # of the request, in every log line about the order
     parent = models.ForeignKey("self", models.PROTECT, null=True)
     unknown = models.BooleanField(default=False)
     overfilled = models.BooleanField(default=False)
@@ -273,6 +274,7 @@ class Submission(models.Model):
     client_order_id = models.CharField(max_length=36)
     message = models.JSONField()  # the adapter's message, complete
     unit_amount = ExactField(null=True)  # of a replace: what risk holds a unit at under its terms
+    correlation_id = models.CharField(max_length=64, blank=True)  # of the request that asked for it
     reduces = models.BooleanField(default=False)  # lowers exposure: passes a reduce-only halt
     state = models.CharField(
         max_length=8, choices=[(s.value, s.value) for s in SubmissionState], default=SubmissionState.PREPARED

@@ -1,7 +1,7 @@
 """Placing orders: idempotency, risk, route, records, all in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from oms.kernel.errors import DomainError, Invalid, InvalidFields, Refused
 from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import doorbell, rows, sql
+from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import Ticket
 from orders.models import ChildOrder, IdempotencyKey, Order, Submission
@@ -40,12 +41,13 @@ KEY_LENGTH_MAX = 128
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A ticket, who asks, and the key of the request if the client gave one."""
+    """A ticket, who asks, the key of the request if the client gave one, and what its log lines are known by."""
 
     ticket: Ticket
     actor: Actor
     key: str = ""
     origin: str = "desk"
+    correlation: str = field(default_factory=correlation_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +427,7 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         note=ticket.note,
         size_by=ticket.size_by.as_json() if ticket.size_by else None,
         origin=draft.request.origin,
+        correlation_id=draft.request.correlation,
         created_by_id=draft.request.actor.user_id,
         created_at=at,
         updated_at=at,
@@ -484,6 +487,7 @@ def new_child(
         kind=Submission.Kind.NEW,
         client_order_id=client_order_id,
         message=json.dumps(message),
+        correlation_id=order.correlation_id,
         created_at=at,
         due_at=at,
         valid_until=order.expire_at,

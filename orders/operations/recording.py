@@ -15,6 +15,7 @@ from oms.kernel.decimals import ZERO
 from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import rows, sql
+from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit
 from orders import cache
 from orders.domain.status import leaves, order_status
@@ -290,6 +291,7 @@ def submit(
         message=message,
         unit_amount=unit_amount,
         reduces=reduces,
+        correlation_id=correlation_id() or book.orders[child.order_id].correlation_id,
         created_at=at,
         due_at=due_at or at,
     )

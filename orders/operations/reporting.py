@@ -1,5 +1,6 @@
 """Applying what brokers report: any order of arrival, any repetition, one end state."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -206,7 +207,12 @@ def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datet
                 fold.park(report, f"{MENDING}another {' and '.join(wrong)} than its order")
             else:
                 fold.take(book.children[owner.child], by_submission.get(owner.submission), report)
-        return fold.finish(actor)
+        booked = fold.finish(actor)
+    told = Counter(o.correlation_id for o in book.orders.values())
+    after_commit(
+        lambda: log.info("reports_applied", broker=broker_id, reports=len(reports), booked=booked, correlation_ids=told)
+    )
+    return booked
 
 
 @dataclass(frozen=True, slots=True)

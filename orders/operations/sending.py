@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -69,6 +70,7 @@ class Claimed:
     attempts: int
     due_at: datetime
     sent_at: datetime
+    correlation_id: str
     message: Message
 
 
@@ -99,7 +101,7 @@ def _claim_statement(*, halts: bool) -> str:
     UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fence + 1, attempts = s.attempts + 1,
       sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
     FROM (SELECT id FROM cancels UNION ALL SELECT id FROM others) claimed WHERE s.id = claimed.id
-    RETURNING s.id, s.child_id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.message::text
+    RETURNING s.id, s.child_id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.correlation_id, s.message::text
     """
 
 
@@ -142,8 +144,8 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
         wanted = {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}
         found = sql.run(_CLAIM[halts], wanted, binary=True)
         claimed = [
-            Claimed(pk, child, kind, client, fence, attempts, due, sent, _DECODE[kind](message))
-            for pk, child, kind, client, fence, attempts, due, sent, message in found
+            Claimed(pk, child, kind, client, fence, attempts, due, sent, correlation, _DECODE[kind](message))
+            for pk, child, kind, client, fence, attempts, due, sent, correlation, message in found
         ]
         claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
         if claimed:
@@ -164,6 +166,12 @@ def record(
     lost = Answer(client_order_id="", outcome=Outcome.UNKNOWN, reason="no answer")
     pairs = [(c, by_id.get(c.client_order_id, lost)) for c in claimed]
     _write_outcomes(broker, pairs, took_ms, at=at)
+    log.info(
+        "submissions_answered",
+        broker=broker.code,
+        outcomes=Counter(a.outcome.value for _, a in pairs),
+        correlation_ids=Counter(c.correlation_id for c, _ in pairs),
+    )
     refused = [_refusal(c, a) for c, a in pairs if a.outcome is Outcome.REJECTED]
     if refused:
         apply(broker.id, refused, actor=Actor.system("worker"), at=at)

@@ -35,14 +35,14 @@ WITH drawn AS (
   SELECT array_agg(id ORDER BY id) AS ids, count(*) AS count FROM brokers_instrument
 )
 INSERT INTO orders_order (id, account_id, client_order_id, body_hash, placed_sequence, instrument_id, side, quantity,
-  order_type, limit_price, time_in_force, strategy_id, note, origin, unknown, overfilled, filled_quantity, leaves_quantity,
+  order_type, limit_price, time_in_force, strategy_id, note, origin, correlation_id, unknown, overfilled, filled_quantity, leaves_quantity,
   filled_amount, fees, reason, reason_detail, version, created_by_id, created_at, updated_at, decided_at, status)
 SELECT told.id, a.id, 'list-' || n, decode(noise || noise, 'hex'), 0,
   -- a few symbols trade most; the last one hardly ever
   ids[CASE WHEN i > 0.99998 THEN symbols.count ELSE 1 + floor((symbols.count - 1) * i * i) END],
   CASE WHEN d < 0.5 THEN 'buy' WHEN d < 0.9999 THEN 'sell' ELSE 'sell_short' END, 1,
   CASE WHEN told.status = 'new' THEN 'limit' ELSE 'market' END, CASE WHEN told.status = 'new' THEN 1 END, 'gtc',
-  CASE WHEN t < 0.3 THEN s.first WHEN t < 0.3001 THEN s.last END, '', 'desk', false, false,
+  CASE WHEN t < 0.3 THEN s.first WHEN t < 0.3001 THEN s.last END, '', 'desk', '', false, false,
   CASE WHEN told.status = 'filled' THEN 1 ELSE 0 END, CASE WHEN told.status = 'new' THEN 1 ELSE 0 END,
   CASE WHEN told.status = 'filled' THEN 100 ELSE 0 END, 0, '', '', 3, u.id,
   at, at, at, told.status
