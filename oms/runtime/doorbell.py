@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import redis
 import structlog
@@ -15,29 +16,57 @@ SWEPT = "oms:swept"
 """Key of when the last sweep ran, in seconds of the epoch: it proves the worker, its clock and Redis in one."""
 RUNG_MILLISECONDS = 1_000
 """How long a ring that nobody answers keeps others from ringing: as long as the sweeper waits anyway."""
+AT_WORK_MILLISECONDS = 300
+"""How long a sender that says nothing is believed to be at work: one in a long call may not keep others from their turn."""
 log = structlog.get_logger(__name__)
 
 
-def ring(brokers: Iterable[str]) -> None:
-    """Ask for one sending run per broker code, unless one is asked for that has not begun: it will find these rows too."""
+def ring(brokers: Iterable[str], *, urgent: bool = False) -> None:
+    """Ask for one sending run per broker code, unless one that waits, or one under way, will find these rows too.
+
+    What is urgent gets a run of its own.
+    """
     for code in sorted(set(brokers)):
         try:
-            if client().set(_rung(code), 1, nx=True, px=RUNG_MILLISECONDS):
+            pipe = client().pipeline(transaction=False)
+            pipe.set(_rung(code), 1, nx=True, px=RUNG_MILLISECONDS)
+            pipe.exists(_at_work(code))
+            first, at_work = pipe.execute()
+            if urgent or (first and not at_work):
                 current_app.send_task(SEND_TASK, args=[code], ignore_result=True, retry=False)
         except (OperationalError, OSError, redis.RedisError) as error:
             log.warning("doorbell_failed", broker=code, error=str(error))
 
 
-def answer(code: str) -> None:
-    """Let the bell ring again; called before the first look at the queue, so that what comes after it rings anew."""
+def begin(code: str) -> None:
+    """Tell that somebody sends, and let the bell ring again; called before a look at the queue."""
+    with suppress(redis.RedisError):
+        pipe = client().pipeline(transaction=False)
+        pipe.set(_at_work(code), 1, px=AT_WORK_MILLISECONDS)
+        pipe.delete(_rung(code))
+        pipe.execute()
+
+
+def finish(code: str) -> bool:
+    """Tell that nobody sends any more; True when the bell rang meanwhile: then one must look again.
+
+    The two steps stand in this order, and those of `ring` in theirs: whichever comes first, one of both sees the other.
+    """
     try:
-        client().delete(_rung(code))
+        pipe = client().pipeline(transaction=False)
+        pipe.delete(_at_work(code))
+        pipe.exists(_rung(code))
+        return bool(pipe.execute()[1])
     except redis.RedisError:
-        return
+        return False
 
 
 def _rung(code: str) -> str:
     return f"oms:rung:{code}"
+
+
+def _at_work(code: str) -> str:
+    return f"oms:sending:{code}"
 
 
 def note_sweep() -> None:

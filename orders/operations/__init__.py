@@ -4,7 +4,7 @@ from orders.operations.changing import cancel, cancel_matching, replace
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.reporting import apply, apply_parked
-from orders.operations.sending import resolve, send
+from orders.operations.sending import resolve, send, send_once
 
 __all__ = [
     "Placed",
@@ -19,4 +19,5 @@ __all__ = [
     "replace",
     "resolve",
     "send",
+    "send_once",
 ]

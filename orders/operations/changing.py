@@ -321,4 +321,5 @@ def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, s
 
 def _ring(book: Book) -> None:
     codes = {brokers.brokers()[s.broker_id].code for s in book.new_submissions}
-    after_commit(lambda: doorbell.ring(codes))
+    urgent = any(s.kind == Submission.Kind.CANCEL for s in book.new_submissions)
+    after_commit(lambda: doorbell.ring(codes, urgent=urgent))

@@ -109,26 +109,32 @@ _CLAIM = {halts: _claim_statement(halts=halts) for halts in (False, True)}
 
 
 def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
-    """Send what is due at one broker until nothing is; return how many messages went out.
+    """Send what is due at one broker until nothing is; return how many messages went out."""
+    sent = 0
+    while went := send_once(broker, owner=owner, clock=clock):
+        sent += went
+    return sent
+
+
+def send_once(broker: BrokerRef, *, owner: str, clock: Any) -> int:
+    """Send what is due at one broker, as much as fits into one call; return how many messages went out.
 
     Claim and record are short transactions; the call stands between them, outside of any.
     """
     adapter = adapter_for(broker.id, broker.adapter, broker.settings)
-    sent = 0
-    while True:
-        size = min(CLAIM_MAX, adapter.capabilities.batch_max)
-        # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
-        deadline = time.monotonic() + CALL_SECONDS_MAX
-        claimed = claim(broker, owner=owner, limit=size, at=clock())
-        if not claimed:
-            return sent
-        crash.point("after_claim")
-        started = time.monotonic()
-        answers = adapter.send([c.message for c in claimed], deadline=deadline)
-        crash.point("after_send")
-        record(broker, claimed, answers, took_ms=(time.monotonic() - started) * 1000, at=clock())
-        crash.point("after_record")
-        sent += len(claimed)
+    size = min(CLAIM_MAX, adapter.capabilities.batch_max)
+    # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
+    deadline = time.monotonic() + CALL_SECONDS_MAX
+    claimed = claim(broker, owner=owner, limit=size, at=clock())
+    if not claimed:
+        return 0
+    crash.point("after_claim")
+    started = time.monotonic()
+    answers = adapter.send([c.message for c in claimed], deadline=deadline)
+    crash.point("after_send")
+    record(broker, claimed, answers, took_ms=(time.monotonic() - started) * 1000, at=clock())
+    crash.point("after_record")
+    return len(claimed)
 
 
 @in_transaction

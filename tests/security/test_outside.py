@@ -252,7 +252,7 @@ def test_g15_forged_messages_do_nothing_and_stop_nothing(live_desk: Desk, tmp_pa
 
     redis_client().delete("celery")
     [placed] = live_desk.place("buy 10 AAPL")
-    redis_client().delete("celery", "oms:rung:NEAR")  # the doorbell of this order is lost
+    redis_client().delete("celery", "oms:rung:NEAR", "oms:sending:NEAR")  # the doorbell of this order is lost
     mark = tmp_path / "pickled"
     before = Order.objects.count(), Submission.objects.count(), Event.objects.count()
     forge("orders.send", [], body=pickle.dumps([[Bomb(mark)], {}, {}]), kind="application/x-python-serialize")
