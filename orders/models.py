@@ -342,7 +342,7 @@ class Execution(models.Model):
     side = models.CharField(max_length=10)
     quantity = ExactField()
     price = ExactField()
-    fees = ExactField(default=0)
+    fees = ExactField(null=True, default=0)  # in the instrument's currency, None where a rate was missing
     fee_items = models.JSONField(default=list)
     settle_date = models.DateField()
     executed_at = models.DateTimeField()

@@ -131,7 +131,7 @@ def execution_out(execution: Execution, names: Names, currency: str) -> dict[str
         "side": execution.side,
         "quantity": text(execution.quantity),
         "price": text(execution.price),
-        "fees": text(execution.fees),
+        "fees": text_or_none(execution.fees),
         "executed_at": rfc3339(execution.executed_at),
         "received_at": rfc3339(execution.received_at),
         "ref": str(execution.ref_id) if execution.ref_id else None,

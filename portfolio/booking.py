@@ -8,12 +8,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from oms.kernel.decimals import ZERO
+from oms.kernel.decimals import ZERO, money
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import require_transaction
 from portfolio.domain.fills import Fill
-from portfolio.domain.posting import Line, trade_lines
+from portfolio.domain.posting import Line, fee_lines, trade_lines
 from portfolio.domain.versions import TradeRow, change, fold
 from portfolio.loading import State, load, trade_rows
 from portfolio.models import LedgerEntry, LedgerTransaction, Lot, Trade
@@ -49,13 +49,14 @@ class _Posting:
         return self.cost - self.value
 
     def lines(self) -> list[Line]:
-        return trade_lines(
+        lines = trade_lines(
             quantity=self.quantity,
             value=self.value,
             realized=self.realized,
             fees=self.fees,
             currency=self.fill.currency,
         )
+        return lines + fee_lines(self.fill.other_fees) if self.fill.other_fees else lines
 
 
 def book(fills: Sequence[Fill], *, at: datetime) -> list[Pair]:
@@ -207,6 +208,8 @@ def _write_cash(postings: Sequence[_Posting]) -> None:
     sums: dict[tuple[int, str], Decimal] = defaultdict(lambda: ZERO)
     for p in postings:
         sums[p.fill.account_id, p.fill.currency] -= p.value + p.fees
+        for currency, amount in p.fill.other_fees:
+            sums[p.fill.account_id, currency] -= money(amount)
     add_cash(sums)
 
 

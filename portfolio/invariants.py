@@ -18,14 +18,15 @@ PREDICATES = {
           WHERE b.account_id = p.account_id AND b.instrument_id = p.instrument_id)
         OR p.quantity <> (SELECT coalesce(sum(l.remaining), 0) FROM portfolio_lot l
           WHERE l.account_id = p.account_id AND l.instrument_id = p.instrument_id)""",
-    "I08b a position's cost, quantity, gain and fees are the ledger's": """
+    "I08b a position's cost, quantity, gain and fees are the ledger's in its currency": """
         SELECT coalesce(p.instrument_id, l.instrument_id) FROM portfolio_position p FULL JOIN (
           SELECT account_id, instrument_id,
                  coalesce(sum(amount) FILTER (WHERE code = 'securities'), 0) AS cost,
                  coalesce(sum(quantity) FILTER (WHERE code = 'securities'), 0) AS quantity,
                  coalesce(-sum(amount) FILTER (WHERE code = 'realized_pnl'), 0) AS realized,
                  coalesce(sum(amount) FILTER (WHERE code = 'fees'), 0) AS fees
-          FROM portfolio_ledgerentry WHERE instrument_id IS NOT NULL GROUP BY account_id, instrument_id) l
+          FROM portfolio_ledgerentry e JOIN brokers_instrument i ON i.id = e.instrument_id AND i.currency = e.currency
+          GROUP BY account_id, instrument_id) l
           USING (account_id, instrument_id)
         WHERE (coalesce(p.cost, 0), coalesce(p.quantity, 0), coalesce(p.realized, 0), coalesce(p.fees, 0))
           <> (coalesce(l.cost, 0), coalesce(l.quantity, 0), coalesce(l.realized, 0), coalesce(l.fees, 0))""",

@@ -26,7 +26,7 @@ from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
 from orders.models import ChildOrder, Execution, Order
 from orders.operations.recording import Book, lock_accounts, lock_book, refold, write
-from orders.operations.reporting import Fold, position_entries, settle_child
+from orders.operations.reporting import Fold, fees_in, position_entries, settle_child, total_fees
 from orders.states import CLOSED, OrdStatus
 from portfolio import operations as portfolio
 from portfolio.domain.fills import Fill
@@ -225,7 +225,7 @@ def _book_trade(book: Book, approval: Approval, actor: Actor, at: datetime) -> N
     book.take_in(child)
     child.filled_quantity, child.filled_amount = execution.quantity, execution.quantity * execution.price
     child.ended_as = OrdStatus.CANCELED  # shown only if it is busted: nobody works on
-    order.fees = execution.fees
+    order.fees = fees_in(execution.fee_items, instrument.currency) if execution.fees is None else execution.fees
     settle_child(book, child, at=at)
     refold(book, order.id, at=at)
     entries = write(book, executions=[execution], kinds={order.id: "order.booked_by_hand"})
@@ -290,7 +290,7 @@ def _external_execution(
         side=order.side,
         quantity=order.quantity,
         price=price,
-        fees=decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency),
+        fees=total_fees(items, instrument.currency),
         fee_items=items,
         settle_date=settle_date(executed_at, instrument.settlement_days, brokers.calendar(instrument.calendar)),
         executed_at=executed_at,
@@ -309,6 +309,7 @@ def _fee_items(
 
 
 def _fill(execution: Execution, order: Order, instrument: InstrumentRef) -> Fill:
+    foreign = [i for i in execution.fee_items if i["currency"] != instrument.currency]
     return Fill(
         source_id=execution.id,
         kind=execution.kind,
@@ -318,11 +319,12 @@ def _fill(execution: Execution, order: Order, instrument: InstrumentRef) -> Fill
         instrument_id=order.instrument_id,
         quantity=execution.signed_quantity(),
         price=execution.price,
-        fees=execution.fees,
+        fees=fees_in(execution.fee_items, instrument.currency),
         currency=instrument.currency,
         executed_at=execution.executed_at,
         settle_date=execution.settle_date,
         strategy_id=order.strategy_id,
+        other_fees=tuple((i["currency"], Decimal(i["amount"])) for i in foreign),
     )
 
 

@@ -16,6 +16,7 @@ from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
 from brokers.domain.calendars import settle_date
 from brokers.domain.fees import Done, FeeCharge, charge
+from brokers.domain.rates import Rates
 from oms.journal import operations as journal
 from oms.journal.domain import Entry, account_stream
 from oms.kernel import decimals, json
@@ -298,6 +299,35 @@ def _tells_nothing(child: ChildOrder, submission: Submission | None, report: Rep
     return seen or report.order_status == OrdStatus.REJECTED
 
 
+def fees_in(items: Iterable[Mapping[str, str]], currency: str) -> Decimal:
+    """Return the sum of the fee items in a currency."""
+    return decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == currency)
+
+
+def total_fees(items: Sequence[Mapping[str, str]], currency: str) -> Decimal | None:
+    """Return the sum of fee items in one currency, others converted at the present mid; None where a rate is missing."""
+    others = {i["currency"] for i in items} - {currency}
+    if not others:
+        return fees_in(items, currency)
+    rates = Rates(brokers.quotes(), brokers.instruments())
+    parts = [rates.convert(fees_in(items, c), c, currency) for c in {currency, *others}]
+    return None if any(p is None for p in parts) else decimals.money(decimals.total(p for p in parts if p is not None))
+
+
+def _others(
+    items: Sequence[Mapping[str, str]], original: Execution | None, currency: str
+) -> tuple[tuple[str, Decimal], ...]:
+    """Return what fee items add in currencies other than the instrument's, over those of the version undone."""
+    undone: Sequence[Mapping[str, str]] = original.fee_items if original else []
+    foreign = sorted({i["currency"] for i in (*items, *undone)} - {currency})
+    added = [(c, fees_in(items, c) - fees_in(undone, c)) for c in foreign]
+    return tuple((c, amount) for c, amount in added if amount)
+
+
+def _value(execution: Execution | None) -> Decimal:
+    return execution.quantity * execution.price if execution else ZERO
+
+
 class Fold:
     """One batch of reports on its way into the books."""
 
@@ -397,15 +427,18 @@ class Fold:
             self.undone_by[original.id] = execution
         self.executions.append(execution)
         self._count(child, execution, original)
-        undone = (original.quantity, original.price, original.fees) if original else (ZERO, ZERO, ZERO)
-        now = (
-            (ZERO, ZERO, ZERO)
-            if report.kind is ReportKind.BUST
-            else (execution.quantity, execution.price, execution.fees)
-        )
-        child.filled_amount += now[0] * now[1] - undone[0] * undone[1]
-        self.book.orders[child.order_id].fees += now[2] - undone[2]
+        now = None if report.kind is ReportKind.BUST else execution
+        child.filled_amount += _value(now) - _value(original)
+        self.book.orders[child.order_id].fees += self._fees_known(now) - self._fees_known(original)
         return True
+
+    def _fees_known(self, execution: Execution | None) -> Decimal:
+        """Return an execution's fees in the instrument's currency; without a rate for the others only those in it."""
+        if execution is None:
+            return ZERO
+        instrument = brokers.instruments()[self.book.orders[execution.order_id].instrument_id]
+        known: Decimal | None = execution.fees
+        return fees_in(execution.fee_items, instrument.currency) if known is None else known
 
     def _count(self, child: ChildOrder, execution: Execution, original: Execution | None) -> None:
         """Count an execution, or the difference that undoing one makes, for what is filled."""
@@ -438,9 +471,11 @@ class Fold:
         executed_at = original.executed_at if original else (report.executed_at or self.at)
         if report.kind is ReportKind.BUST and original is not None:
             items, fees = original.fee_items, original.fees
+            other_fees = _others([], original, instrument.currency)
         else:
             items = self._fees(child, quantity, price, executed_at.date(), report, original)
-            fees = decimals.total(Decimal(i["amount"]) for i in items if i["currency"] == instrument.currency)
+            fees = total_fees(items, instrument.currency)
+            other_fees = _others(items, original, instrument.currency)
         execution = rows.make(
             Execution,
             # Lots are matched by time and then by this: two fills of one moment must not depend on who came first.
@@ -473,11 +508,12 @@ class Fold:
                 instrument_id=order.instrument_id,
                 quantity=execution.signed_quantity(),
                 price=price,
-                fees=fees,
+                fees=fees_in(items, instrument.currency),
                 currency=instrument.currency,
                 executed_at=executed_at,
                 settle_date=execution.settle_date,
                 strategy_id=order.strategy_id,
+                other_fees=other_fees,
             )
         )
         return execution

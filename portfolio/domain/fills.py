@@ -8,7 +8,10 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One execution, bust or correction. Quantity is signed (buys above zero); a correction holds the new totals."""
+    """One execution, bust or correction. Quantity is signed (buys above zero); a correction holds the new totals.
+
+    `fees` are those in the instrument's currency; `other_fees` what it adds in others, over the version that it replaces.
+    """
 
     source_id: UUID
     kind: str  # trade, bust, correct
@@ -23,3 +26,4 @@ class Fill:
     executed_at: datetime
     settle_date: date
     strategy_id: int | None = None
+    other_fees: tuple[tuple[str, Decimal], ...] = ()

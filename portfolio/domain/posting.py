@@ -1,5 +1,6 @@
 """Journal lines of a booking. Debits above zero, credits below; every booking sums to zero in each currency."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -29,6 +30,14 @@ def trade_lines(*, quantity: Decimal, value: Decimal, realized: Decimal, fees: D
     if fees:
         lines += [Line("fees", currency, fees), Line("cash", currency, -fees)]
     return lines
+
+
+def fee_lines(fees: Iterable[tuple[str, Decimal]]) -> list[Line]:
+    """Return the lines of fees in currencies of their own: paid out of the account's cash in each."""
+    paid = [(currency, money(amount)) for currency, amount in fees]
+    return [
+        line for currency, amount in paid for line in (Line("fees", currency, amount), Line("cash", currency, -amount))
+    ]
 
 
 def transfer_lines(*, amount: Decimal, currency: str, against: str) -> list[Line]:
