@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import date
+from datetime import date, datetime
 from typing import Any, TypeVar
+
+from django.conf import settings
 
 from brokers.domain.calendars import Calendar
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
@@ -101,6 +103,12 @@ def calendar(code: str) -> Calendar | None:
     if held is None or held[0] < time.monotonic():
         held = _calendars[code] = (time.monotonic() + CALENDAR_SECONDS, _load_calendar(code))
     return held[1]
+
+
+def session_end(instrument_id: int, at: datetime) -> datetime | None:
+    """Return when the session of an instrument's exchange closes that is open at a time; None where no hours are kept."""
+    kept = calendar(instruments()[instrument_id].calendar) if settings.SESSIONS else None
+    return kept.end_of_session(at) if kept else None
 
 
 def _load_calendar(code: str) -> Calendar | None:

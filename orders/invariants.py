@@ -75,6 +75,7 @@ PREDICATES = {
         WHERE before IS NOT NULL AND before <> a""",
     "I24 no due submission older than a minute": """
         SELECT id FROM orders_submission WHERE state = 'prepared' AND due_at < now() - interval '60 seconds' AND kind <> 'cancel'
+          AND broker_id IN (SELECT id FROM brokers_broker WHERE enabled)
           AND NOT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)""",
     "I24b no report of a broker is set aside for a person to mend": """
         SELECT id FROM orders_parkedreport WHERE applied_at IS NULL AND waits_for LIKE 'mending:%'""",

@@ -286,6 +286,7 @@ class Submission(models.Model):
     created_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True)
     due_at = models.DateTimeField()
+    judged_at = models.DateTimeField()  # when risk last let it pass; too old a verdict is asked for again
     valid_until = models.DateTimeField(null=True)
     resolved_at = models.DateTimeField(null=True)
     detail = models.CharField(max_length=200, blank=True)

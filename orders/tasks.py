@@ -29,7 +29,7 @@ def send(code: str) -> None:
     """Send what is due at a broker, and what becomes due meanwhile, so that nobody need ring for it."""
     doorbell.begin(code)
     broker = brokers.brokers_by_code().get(code)
-    if broker is None or not broker.enabled:
+    if broker is None:
         return
     end = time.monotonic() + SENDING_SECONDS_MAX
     while time.monotonic() < end:
@@ -45,7 +45,7 @@ def send(code: str) -> None:
 def resolve(code: str) -> None:
     """Ask a broker about what stayed unanswered, and try reports again that came too early."""
     broker = brokers.brokers_by_code().get(code)
-    if broker is not None and broker.enabled:
+    if broker is not None:
         desk.resolve(broker, clock=now)
         desk.apply_parked(broker.id, actor=Actor.system("resolver"), at=now())
 
@@ -62,11 +62,14 @@ def sweep() -> None:
 
 
 def due_work() -> list[tuple[str, bool, bool]]:
-    """Return (broker code, has something to send, has something to ask about) of brokers with work."""
+    """Return (broker code, has something to send, has something to ask about) of brokers with work.
+
+    A broker that is switched off still gets cancels, and is asked about what stayed unanswered.
+    """
     rows = sql.run(
         """
         SELECT b.code,
-          EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
+          b.enabled AND EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
                   AND s.kind <> 'cancel' AND s.due_at < now())
           OR EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
                      AND s.kind = 'cancel' AND s.due_at < now()),
@@ -76,7 +79,7 @@ def due_work() -> list[tuple[str, bool, bool]]:
                      AND s.kind <> 'cancel' AND s.valid_until < now())
           OR EXISTS (SELECT 1 FROM orders_parkedreport p WHERE p.broker_id = b.id AND p.applied_at IS NULL
                      AND p.received_at < now() - interval '1 second')
-        FROM brokers_broker b WHERE b.enabled
+        FROM brokers_broker b
         """
     )
     return [r for r in rows.fetchall() if r[1] or r[2]]

@@ -21,6 +21,11 @@ class Calendar:
         index = bisect_right(self.opens, at) - 1
         return index >= 0 and at < self.closes[index]
 
+    def end_of_session(self, at: datetime) -> datetime | None:
+        """Return when the session that a time lies in closes, None while the exchange is closed."""
+        index = bisect_right(self.opens, at) - 1
+        return self.closes[index] if index >= 0 and at < self.closes[index] else None
+
     def after(self, day: date, sessions: int) -> date | None:
         """Return the day of the n-th session after a day, None where the range loaded doesn't reach so far."""
         if not self.days or day < self.days[0]:

@@ -7,9 +7,12 @@ from django.db.models import Q
 
 from oms.kernel.actor import Actor
 from oms.kernel.batching import chunks
+from oms.runtime.transactions import in_transaction
 from orders.models import Order
 from orders.operations.changing import CANCELS_MAX, cancel_batch
+from orders.operations.recording import lock_accounts
 from orders.states import OPEN, OrdStatus
+from portfolio.models import Account
 from risk import operations as risk
 from risk.domain.scopes import Scope
 from risk.models import Halt
@@ -25,10 +28,21 @@ def halt(
     """
     engaged = risk.engage_halt(scope, mode=mode, reason=reason, actor=actor, at=at)
     wanted = mode == Halt.Mode.HALT if cancel_open is None else cancel_open
-    ids = open_in(scope) if wanted else []
+    ids = _settled_in(scope) if wanted else []
     for batch in chunks(ids, CANCELS_MAX):
         cancel_batch(batch, actor=actor, at=at, reason=f"halt: {reason}")
     return engaged, len(ids)
+
+
+@in_transaction
+def _settled_in(scope: Scope) -> list[UUID]:
+    """Return what is open in a scope once nobody is placing anything that was judged before the halt.
+
+    Orders are placed under their account's lock, and whoever takes it after us sees the halt.
+    """
+    accounts = Account.objects.filter(code=scope.key) if scope.kind == "account" else Account.objects.all()
+    lock_accounts(accounts.values_list("id", flat=True))
+    return open_in(scope)
 
 
 def open_in(scope: Scope) -> list[UUID]:

@@ -23,6 +23,7 @@ from oms.runtime import doorbell, rows, sql
 from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import Ticket
+from orders.domain.waiting import valid_until
 from orders.models import ChildOrder, IdempotencyKey, Order, Submission
 from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
@@ -490,8 +491,12 @@ def new_child(
         correlation_id=order.correlation_id,
         created_at=at,
         due_at=at,
-        valid_until=order.expire_at,
-    )
+        judged_at=at,
+        valid_until=valid_until(
+            order.order_type, order.time_in_force, order.expire_at, decided_at=order.decided_at,
+            closes_at=brokers.session_end(order.instrument_id, order.decided_at),
+        ),
+    )  # fmt: skip
     return child, submission
 
 

@@ -293,6 +293,7 @@ def submit(
         reduces=reduces,
         correlation_id=correlation_id() or book.orders[child.order_id].correlation_id,
         created_at=at,
+        judged_at=at,
         due_at=due_at or at,
     )
     book.submissions.setdefault(child.id, []).append(submission)

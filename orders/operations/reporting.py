@@ -559,20 +559,24 @@ class Fold:
                 answered = SubmissionState.ACCEPTED if kind == Submission.Kind.CANCEL else SubmissionState.REJECTED
                 self._resolve(request, SubmissionState.NOT_SENT if request.sent_at is None else answered)
 
-    def give_up(self, child: ChildOrder, submission: Submission, state: SubmissionState, reason: Reason) -> None:
-        """End a request that provably never arrived: an order as if refused, or as its cancel or its time wanted."""
-        self._resolve(submission, state, reason.sentence)
+    def give_up(
+        self, child: ChildOrder, submission: Submission, state: SubmissionState, reason: Reason, detail: str = ""
+    ) -> None:
+        """End a request that provably never arrived: an order as if refused, or as its cancel, its time or risk wanted."""
+        self._resolve(submission, state, detail or reason.sentence)
         self.children[child.id] = child
         if submission.kind != Submission.Kind.NEW:
             return
         if reason is Reason.TOO_LATE:
             end = OrdStatus.EXPIRED
+        elif reason is not Reason.BROKER_UNREACHABLE or self.book.asked_to_stop(child):
+            end = OrdStatus.CANCELED
         else:
-            end = OrdStatus.CANCELED if self.book.asked_to_stop(child) else OrdStatus.REJECTED
+            end = OrdStatus.REJECTED
         self._close(child, end)
-        if end != OrdStatus.CANCELED:
+        if end != OrdStatus.CANCELED or reason is not Reason.BROKER_UNREACHABLE:
             order = self.book.orders[child.order_id]
-            order.reason, order.reason_detail = reason, reason.sentence
+            order.reason, order.reason_detail = reason, (detail or reason.sentence)[:200]
 
     def _say(self, child: ChildOrder, word: str, report: Report) -> None:
         standing = Standing.read(child.standing)

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from brokers import operations as health
+from brokers import queries as brokers
 from brokers.adapters import adapter_for
 from brokers.adapters.port import (
     Answer,
@@ -22,6 +23,7 @@ from brokers.adapters.port import (
     Lookup,
     Message,
     NewOrder,
+    OrderState,
     Outcome,
     ReplaceOrder,
     Report,
@@ -39,9 +41,10 @@ from oms.runtime import arrays, crash, sql
 from oms.runtime.transactions import in_transaction
 from orders.models import Submission
 from orders.operations import reporting
+from orders.operations.judging import JOINED, JUDGED_SECONDS, judge_again
 from orders.operations.recording import lock_book, refold, write
 from orders.operations.reporting import apply
-from orders.states import SubmissionState
+from orders.states import OrdStatus, SubmissionState
 from risk.queries import HALT_LOCK, HALT_PREDICATE
 
 CLAIM_MAX = 200
@@ -77,16 +80,9 @@ class Claimed:
 def _claim_statement(*, halts: bool) -> str:
     """Return the statement that claims what is due: cancels first, then the oldest, each off an index of its own.
 
-    However long the queue, it reads no more than it takes. Without any halt engaged there is nothing to join for.
+    However long the queue, it reads no more than it takes. Without any halt engaged there is nothing to join for. What
+    was judged too long ago is left to `judge_again`.
     """
-    joined = """
-      JOIN orders_childorder c ON c.id = s.child_id
-      JOIN orders_order o ON o.id = c.order_id
-      JOIN portfolio_account a ON a.id = o.account_id
-      JOIN brokers_broker b ON b.id = s.broker_id
-      JOIN brokers_instrument i ON i.id = o.instrument_id
-      LEFT JOIN portfolio_strategy st ON st.id = o.strategy_id
-      LEFT JOIN auth_user u ON u.id = o.created_by_id"""
     due = """s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= clock_timestamp()
       AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())"""
     return f"""
@@ -94,7 +90,8 @@ def _claim_statement(*, halts: bool) -> str:
       SELECT s.id FROM orders_submission s WHERE {due} AND s.kind = 'cancel'
       ORDER BY s.due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ), others AS MATERIALIZED (
-      SELECT s.id FROM orders_submission s {joined if halts else ""} WHERE {due} AND s.kind <> 'cancel'
+      SELECT s.id FROM orders_submission s {JOINED if halts else ""} WHERE {due} AND s.kind <> 'cancel'
+      AND NOT %(cancels_only)s AND s.judged_at > clock_timestamp() - make_interval(secs => %(judged)s)
       {f"AND {HALT_PREDICATE}" if halts else ""}
       ORDER BY s.due_at LIMIT %(limit)s - (SELECT count(*) FROM cancels) FOR UPDATE OF s SKIP LOCKED
     )
@@ -119,13 +116,16 @@ def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
 def send_once(broker: BrokerRef, *, owner: str, clock: Any) -> int:
     """Send what is due at one broker, as much as fits into one call; return how many messages went out.
 
-    Claim and record are short transactions; the call stands between them, outside of any.
+    Claim and record are short transactions; the call stands between them, outside of any. A broker that was switched off
+    gets cancels only.
     """
     adapter = adapter_for(broker.id, broker.adapter, broker.settings)
     size = min(CLAIM_MAX, adapter.capabilities.batch_max)
     # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
     deadline = time.monotonic() + CALL_SECONDS_MAX
     claimed = claim(broker, owner=owner, limit=size, at=clock())
+    if not claimed and judge_again(broker, at=clock()):
+        claimed = claim(broker, owner=owner, limit=size, at=clock())
     if not claimed:
         return 0
     crash.point("after_claim")
@@ -143,11 +143,15 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
 
     Under the shared halt lock, so that no claim straddles the engaging of a halt.
     """
+    cancels_only = not brokers.brokers().get(broker.id, broker).enabled
     with sql.pipeline():
         sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
         # A statement of its own: its snapshot is younger than the lock, so it sees every halt that could come before us.
         [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
-        wanted = {"broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS}
+        wanted = {
+            "broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS, "cancels_only": cancels_only,
+            "judged": JUDGED_SECONDS,
+        }  # fmt: skip
         found = sql.run(_CLAIM[halts], wanted, binary=True)
         claimed = [
             Claimed(pk, child, kind, client, fence, attempts, due, sent, correlation, _DECODE[kind](message))
@@ -171,16 +175,17 @@ def record(
     by_id = {a.client_order_id: a for a in answers}
     lost = Answer(client_order_id="", outcome=Outcome.UNKNOWN, reason="no answer")
     pairs = [(c, by_id.get(c.client_order_id, lost)) for c in claimed]
-    _write_outcomes(broker, pairs, took_ms, at=at)
+    lost_before = _write_outcomes(broker, pairs, took_ms, at=at)
     log.info(
         "submissions_answered",
         broker=broker.code,
         outcomes=Counter(a.outcome.value for _, a in pairs),
         correlation_ids=Counter(c.correlation_id for c, _ in pairs),
     )
-    refused = [_refusal(c, a) for c, a in pairs if a.outcome is Outcome.REJECTED]
-    if refused:
-        apply(broker.id, refused, actor=Actor.system("worker"), at=at)
+    told = [_told(c, a, ReportKind.NEW, "new") for c, a in pairs if c.id in lost_before]
+    told += [_told(c, a, _REFUSALS[c.kind], "rejected") for c, a in pairs if a.outcome is Outcome.REJECTED]
+    if told:
+        apply(broker.id, told, actor=Actor.system("worker"), at=at)
     spent = [
         c.id for c, a in pairs if a.outcome is Outcome.NOT_SENT and c.kind != "cancel" and c.attempts >= ATTEMPTS_MAX
     ]
@@ -194,7 +199,8 @@ def record(
 @in_transaction
 def _write_outcomes(
     broker: BrokerRef, pairs: Sequence[tuple[Claimed, Answer]], took_ms: float, *, at: datetime
-) -> None:
+) -> set[UUID]:
+    """Write the outcomes; return what was given up for lost meanwhile, and now turns out to be taken."""
     states, dues, logs = [], [], []
     for claimed, answer in pairs:
         state, due = _next_state(claimed, answer, at)
@@ -203,13 +209,14 @@ def _write_outcomes(
         logs.append(json.dumps([_attempt(claimed, answer, due)]))
     with sql.pipeline():
         _lock([c.child_id for c, _ in pairs], [c.id for c, _ in pairs])
-        sql.run(
+        written = sql.run(
             """
             UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
               due_at = u.due, log = s.log || u.log, lease_until = NULL,
               resolved_at = CASE WHEN u.state = 'accepted' AND s.kind = 'new' THEN %s ELSE s.resolved_at END
             FROM unnest(%s::uuid[], %s::bigint[], %s::varchar[], %s::timestamptz[], %s::jsonb[]) u(id, fence, state, due, log)
             WHERE s.id = u.id AND s.fence = u.fence
+            RETURNING CASE WHEN u.state = 'accepted' AND s.kind = 'new' AND s.state IN ('absent', 'not_sent') THEN s.id END
             """,
             [
                 at,
@@ -237,6 +244,7 @@ def _write_outcomes(
             json.dumps({"data": {"outcomes": outcomes}}),
         )
         journal.append([entry], actor=Actor.system("worker"), at=at)
+        return {pk for (pk,) in written if pk is not None}
 
 
 def _lock(child_ids: Sequence[UUID], submission_ids: Sequence[UUID]) -> None:
@@ -276,21 +284,24 @@ def _attempt(claimed: Claimed, answer: Answer, due: datetime) -> dict[str, Any]:
     }
 
 
-def _refusal(claimed: Claimed, answer: Answer) -> Report:
-    kinds = {
-        "new": ReportKind.REJECTED,
-        "cancel": ReportKind.CANCEL_REJECTED,
-        "replace": ReportKind.REPLACE_REJECTED,
-    }
+_REFUSALS = {
+    "new": ReportKind.REJECTED,
+    "cancel": ReportKind.CANCEL_REJECTED,
+    "replace": ReportKind.REPLACE_REJECTED,
+}
+
+
+def _told(claimed: Claimed, answer: Answer, kind: ReportKind, status: str) -> Report:
+    """Return a broker's answer as the report that it stands for."""
     message = claimed.message
     return Report(
-        kind=kinds[claimed.kind],
+        kind=kind,
         client_order_id=claimed.client_order_id,
         broker_order_id=answer.broker_order_id,
         account=message.account,
         symbol=message.symbol,
         side=message.side,
-        order_status="rejected",
+        order_status=status,
         order_quantity=getattr(message, "quantity", ZERO),
         cumulative_quantity=ZERO,
         leaves_quantity=ZERO,
@@ -391,7 +402,7 @@ def _settle(
     for row in rows:
         lookup = lookups.get(row.client_order_id)
         if lookup is not None and (lookup.found is not None or lookup.reports):
-            found += lookup.reports
+            found += lookup.reports or (_shown(row, lookup.found),)
             _accept(row, at)
             settled += 1
         elif lookup is not None and lookup.authoritative and _is_proof(row, abilities, at):
@@ -407,6 +418,31 @@ def _settle(
     if settled:
         mark_unknown([r.id for r in rows], at=at)
     return settled + len(absent)
+
+
+_ENDED = {str(s): kind for kind, s in reporting.ENDS.items() if s is not OrdStatus.DONE_FOR_DAY}
+
+
+def _shown(row: Submission, found: OrderState | None) -> Report:
+    """Return what a broker shows of an order, without its history, as a report: its end, or only that it is there.
+
+    Fills come by the stream; they count whenever they come.
+    """
+    assert found is not None  # noqa: S101 - a look-up without reports was taken for an answer because of it
+    ended = found.status if row.kind == Submission.Kind.NEW else ""
+    return Report(
+        kind=_ENDED.get(ended, ReportKind.STATUS),
+        client_order_id=row.client_order_id,
+        broker_order_id=found.broker_order_id,
+        account=found.account,
+        symbol=found.symbol,
+        side=found.side,
+        order_status=found.status,
+        order_quantity=found.quantity,
+        cumulative_quantity=found.cumulative_quantity,
+        leaves_quantity=found.leaves_quantity,
+        text=found.reason,
+    )
 
 
 @in_transaction

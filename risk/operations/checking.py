@@ -205,3 +205,31 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
         sql.run("UPDATE risk_hold SET own_amount = coalesce(own_amount, unit_amount) WHERE id = %s", [intent.order_id])
         _set_holds({intent.order_id: (max(old[0], reservation.quantity), max(old[1], reservation.unit_amount))})
     return replace(verdict, unit_amount=reservation.unit_amount)
+
+
+def judge_again(questions: Sequence[tuple[Intent, Decimal]], *, at: datetime) -> list[Verdict]:
+    """Judge orders that are held for already, by what holds now: each without its own hold, with what may still be filled.
+
+    A hold grows to what it would take today; it never shrinks here. The verdicts aren't stored: they belong into the
+    events of what ends by them.
+    """
+    if not questions:
+        return []
+    require_transaction()
+    gate = Gate(load_facts([intent for intent, _ in questions], at=at))
+    found = sql.run(
+        "SELECT id, open_quantity, unit_amount FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+        [sorted({intent.order_id for intent, _ in questions})],
+    )
+    holds = {pk: (quantity, unit) for pk, quantity, unit in found}
+    verdicts, grown = [], {}
+    for intent, working in questions:
+        held = holds.get(intent.order_id)
+        if held is not None:
+            gate.take_out(intent, *held)
+        verdict, reservation = _judge(gate, intent, working)
+        verdicts.append(verdict)
+        if reservation is not None and held is not None and reservation.unit_amount > held[1]:
+            grown[intent.order_id] = (held[0], reservation.unit_amount)
+    _set_holds(grown)
+    return verdicts

@@ -28,7 +28,9 @@ def test_they_reach_ledger_and_cash_and_count_at_the_rate_of_the_day(desk: Desk)
     assert Execution.objects.get().fees == 1 + 2 * rate
     assert desk.order(placed).fees == 1 + 2 * rate
     assert Position.objects.get().fees == 1
-    ledger = sql.run("SELECT code, currency, sum(amount) FROM portfolio_ledgerentry WHERE currency = 'EUR' GROUP BY 1, 2")
+    ledger = sql.run(
+        "SELECT code, currency, sum(amount) FROM portfolio_ledgerentry WHERE currency = 'EUR' GROUP BY 1, 2"
+    )
     assert sorted(ledger.fetchall()) == [("cash", "EUR", -2), ("fees", "EUR", 2)]
     desk.holds()
 

@@ -7,7 +7,7 @@ import oms.runtime.fields
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("orders", "0009_changes_asked_for"),
+        ("orders", "0010_correlation"),
     ]
 
     operations = [

@@ -1,0 +1,137 @@
+"""Judging again what waited: behind a halt, a backoff or a long queue the market, the limits and the account move on."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import structlog
+
+from brokers import queries as brokers
+from brokers.domain.reference import BrokerRef
+from oms.kernel.actor import Actor
+from oms.kernel.decimals import ZERO
+from oms.kernel.reasons import Reason
+from oms.runtime import arrays, sql
+from oms.runtime.transactions import in_transaction
+from orders.models import ChildOrder, Order, Submission
+from orders.operations.recording import Book, lock_book
+from orders.operations.reporting import Fold
+from orders.queries import Names
+from orders.states import SubmissionState
+from portfolio.models import Account
+from risk import operations as risk
+from risk.domain.intents import Intent, Verdict
+from risk.queries import HALT_PREDICATE
+
+JUDGED_SECONDS = 60.0
+"""How long a verdict is good for: nothing new is sent on an older one."""
+JUDGE_MAX = 200
+LATER = timedelta(seconds=1)
+WAIT_FOR_QUOTE = frozenset({Reason.STALE_QUOTE, Reason.NO_QUOTE, Reason.CROSSED_QUOTE})
+"""The market is not to be seen: the order waits on, as long as it is valid."""
+JOINED = """
+  JOIN orders_childorder c ON c.id = s.child_id
+  JOIN orders_order o ON o.id = c.order_id
+  JOIN portfolio_account a ON a.id = o.account_id
+  JOIN brokers_broker b ON b.id = s.broker_id
+  JOIN brokers_instrument i ON i.id = o.instrument_id
+  LEFT JOIN portfolio_strategy st ON st.id = o.strategy_id
+  LEFT JOIN auth_user u ON u.id = o.created_by_id"""
+"""What the predicate of halts looks at."""
+_WAITED = f"""
+SELECT s.id, o.id FROM orders_submission s {JOINED}
+WHERE s.broker_id = %(broker)s AND s.state = 'prepared' AND s.kind <> 'cancel' AND s.due_at <= clock_timestamp()
+  AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())
+  AND s.judged_at <= clock_timestamp() - make_interval(secs => %(seconds)s) AND {HALT_PREDICATE}
+ORDER BY s.due_at LIMIT %(limit)s
+"""
+log = structlog.get_logger(__name__)
+
+
+def judge_again(broker: BrokerRef, *, at: datetime) -> int:
+    """Ask risk once more about what waited too long to be sent on its first verdict; return how many were looked at.
+
+    What risk refuses now ends here (a replace leaves its order as it was); what no quote can be had for waits on.
+    """
+    found = sql.run(_WAITED, {"broker": broker.id, "seconds": JUDGED_SECONDS, "limit": JUDGE_MAX}).fetchall()
+    if found:
+        _judge(broker, {pk for pk, _ in found}, {order_id for _, order_id in found}, at)
+    return len(found)
+
+
+@in_transaction
+def _judge(broker: BrokerRef, wanted: set[UUID], order_ids: set[UUID], at: datetime) -> None:
+    book = lock_book(order_ids)
+    waiting = [
+        s
+        for group in book.submissions.values()
+        for s in group
+        if s.id in wanted and s.state == SubmissionState.PREPARED
+    ]
+    verdicts = risk.judge_again(_questions(book, waiting), at=at)
+    fold = Fold(broker.id, book, {}, at)
+    good, later = [], []
+    for submission, verdict in zip(waiting, verdicts, strict=True):
+        if verdict.approved:
+            good.append(submission.id)
+        elif verdict.reason in WAIT_FOR_QUOTE:
+            later.append(submission.id)
+        else:
+            _refuse(fold, book.children[submission.child_id], submission, verdict)
+    sql.run(
+        "UPDATE orders_submission SET judged_at = %s WHERE id = ANY(%s)",
+        [at, arrays.pack("uuid", good)],
+    )
+    sql.run("UPDATE orders_submission SET due_at = %s WHERE id = ANY(%s)", [at + LATER, arrays.pack("uuid", later)])
+    fold.finish(Actor.system("worker"))
+
+
+def _refuse(fold: Fold, child: ChildOrder, submission: Submission, verdict: Verdict) -> None:
+    log.warning("refused_after_waiting", submission=str(submission.id), kind=submission.kind, reason=verdict.reason)
+    fold.give_up(child, submission, SubmissionState.NOT_SENT, Reason(verdict.reason), verdict.detail)
+
+
+def _questions(book: Book, waiting: Sequence[Submission]) -> list[tuple[Intent, Decimal]]:
+    """Return each request as an intent under the terms it asks for, and what may come of its order in the worst case."""
+    orders = [book.orders[book.children[s.child_id].order_id] for s in waiting]
+    accounts = Account.objects.in_bulk({o.account_id for o in orders})
+    makers = {o.created_by_id for o in orders} - {None}
+    users = dict(sql.run("SELECT id, username FROM auth_user WHERE id = ANY(%s)", [sorted(makers)]).fetchall())
+    names = Names()
+    return [
+        (_intent(o, book, s, accounts[o.account_id], users, names), book.may_fill(o.id))
+        for s, o in zip(waiting, orders, strict=True)
+    ]
+
+
+def _intent(
+    order: Order, book: Book, submission: Submission, account: Account, users: dict[int, str], names: Names
+) -> Intent:
+    quantity, limit_price, stop_price = order.quantity, order.limit_price, order.stop_price
+    if submission.kind == Submission.Kind.REPLACE:
+        asked = submission.message
+        quantity += Decimal(asked["quantity"]) - book.children[submission.child_id].quantity
+        limit_price, stop_price = (
+            None if asked[n] is None else Decimal(asked[n]) for n in ("limit_price", "stop_price")
+        )
+    return Intent(
+        order_id=order.id,
+        account_id=account.id,
+        account_code=account.code,
+        base_currency=account.base_currency,
+        account_open=account.status == Account.Status.OPEN,
+        instrument=brokers.instruments()[order.instrument_id],
+        side=order.side,
+        quantity=max(quantity, ZERO),
+        order_type=order.order_type,
+        limit_price=limit_price,
+        stop_price=stop_price,
+        user_id=order.created_by_id,
+        user_name=users.get(order.created_by_id or 0, ""),
+        strategy_id=order.strategy_id,
+        strategy_code=names.strategies[order.strategy_id] if order.strategy_id else "",
+        automated=order.origin != "desk",
+        directed_broker_code=names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
+        time_in_force=order.time_in_force,
+    )
