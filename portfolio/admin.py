@@ -18,6 +18,7 @@ from portfolio.models import (
     LedgerEntry,
     LedgerTransaction,
     Lot,
+    LotPolicy,
     Position,
     Strategy,
     Trade,
@@ -41,6 +42,16 @@ class AccountAdmin(Edited):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """An account is closed, never deleted."""
         return False
+
+
+@admin.register(LotPolicy)
+class LotPolicyAdmin(Facts):
+    """By what rules accounts match their trades, and since when; set by the operation, which guards what is booked."""
+
+    list_display = ["account", "since", "method", "commissions", "wash_sales", "reason"]
+    list_filter = ["account", "method"]
+    list_select_related = ["account"]
+    ordering = ["account", "-since"]
 
 
 @admin.register(AccountGrant)

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from brokers import api as reference
 from brokers import queries as market
 from brokers.adapters import ADAPTERS
-from oms.kernel.errors import NotFound
+from oms.kernel.errors import Invalid, NotFound
 from oms.runtime.rest import (
     PAGE_PARAMETERS,
     PAGE_SCHEMA,
@@ -32,6 +32,8 @@ from oms.runtime.rest import (
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
 from portfolio import operations, queries
+from portfolio.domain.matching import POOL, SAME_DAY, THIRTY_DAYS
+from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS
 from portfolio.models import Account
 
 
@@ -41,7 +43,29 @@ class AccountIn(Strict):
     code = serializers.RegexField(r"^[A-Z0-9_-]{1,16}$")
     name = serializers.CharField(max_length=80, required=False, default="")
     base_currency = serializers.RegexField(r"^[A-Z]{3,12}$")
-    lot_method = serializers.CharField(max_length=12, required=False, default="fifo")
+    lot_method = serializers.ChoiceField(choices=METHODS, required=False, default=FIFO)
+    commissions = serializers.ChoiceField(choices=COMMISSIONS, required=False, default=EXPENSED)
+    wash_sales = serializers.BooleanField(required=False, default=False)
+
+
+class LotPolicyIn(Strict):
+    """Rules of lots from a UTC day on, tomorrow or later. `commissions`: an expense, or part of what lots cost."""
+
+    since = serializers.DateField()
+    method = serializers.ChoiceField(choices=METHODS)
+    commissions = serializers.ChoiceField(choices=COMMISSIONS, required=False, default=EXPENSED)
+    wash_sales = serializers.BooleanField(required=False, default=False)
+    reason = serializers.CharField(max_length=150)
+
+
+class LotPolicyOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Rules of lots; `since` is null where the account was opened with them."""
+
+    since = serializers.DateField(allow_null=True)
+    method = serializers.ChoiceField(choices=METHODS)
+    commissions = serializers.ChoiceField(choices=COMMISSIONS)
+    wash_sales = serializers.BooleanField()
+    reason = serializers.CharField(allow_blank=True)
 
 
 class AccountOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -50,7 +74,9 @@ class AccountOut(serializers.Serializer):  # type: ignore[type-arg]
     code = serializers.CharField()
     name = serializers.CharField()
     base_currency = serializers.CharField()
-    lot_method = serializers.CharField()
+    lot_method = serializers.ChoiceField(choices=METHODS, help_text="In force now.")
+    commissions = serializers.ChoiceField(choices=COMMISSIONS)
+    wash_sales = serializers.BooleanField()
     status = serializers.ChoiceField(choices=["open", "closed"])
     created_at = serializers.DateTimeField()
 
@@ -75,14 +101,36 @@ class PositionOut(serializers.Serializer):  # type: ignore[type-arg]
 
 
 class LotOut(serializers.Serializer):  # type: ignore[type-arg]
-    """What is left of an opening trade."""
+    """What is left of an opening trade, or of all of them in a pool. `cost` is of what remains; `held_since` differs
+    from `opened_at` where a wash sale lengthened the holding period."""
 
     id = serializers.UUIDField()
     symbol = serializers.CharField()
     opened_at = serializers.DateTimeField()
+    held_since = serializers.DateTimeField()
+    long_term = serializers.BooleanField()
     price = DecimalText()
     quantity = DecimalText()
     remaining = DecimalText()
+    cost = DecimalText()
+
+
+class GainOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What closing a part of a lot gained; quantities of longs above zero. `gain` is without what a wash sale
+    `disallowed`; `match` is the rule that found the purchase, in a section 104 holding."""
+
+    symbol = serializers.CharField()
+    lot = serializers.UUIDField()
+    trade = serializers.UUIDField()
+    held_since = serializers.DateTimeField()
+    closed_at = serializers.DateTimeField()
+    long_term = serializers.BooleanField()
+    quantity = DecimalText()
+    cost = DecimalText()
+    proceeds = DecimalText()
+    gain = DecimalText()
+    disallowed = DecimalText()
+    match = serializers.ChoiceField(choices=[SAME_DAY, THIRTY_DAYS, POOL], allow_null=True)
 
 
 class LedgerLineOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -185,13 +233,15 @@ class Accounts(Api):
     def get(self, request: Request) -> Response:
         """List the accounts the caller may see."""
         refuse_unknown_parameters(request, ())
-        return Response(whole([queries.account_out(a) for a in queries.visible_accounts(request.user, at=self.now())]))
+        at = self.now()
+        return Response(whole([queries.account_out(a, at=at) for a in queries.visible_accounts(request.user, at=at)]))
 
     @extend_schema(request=AccountIn, responses={201: AccountOut, **problems(400, 409)})
     def post(self, request: Request) -> Response:
         """Open an account."""
-        account = operations.open_account(**body_of(request, AccountIn), actor=actor_of(request), at=self.now())
-        return Response(queries.account_out(account), status=201)
+        body, at = body_of(request, AccountIn), self.now()
+        account = operations.open_account(**body, actor=actor_of(request), at=at)
+        return Response(queries.account_out(account, at=at), status=201)
 
 
 class Brokers(reference.Brokers):
@@ -237,7 +287,51 @@ class Lots(Api):
     @extend_schema(responses={200: listed(LotOut), **problems(404)})
     def get(self, request: Request, code: str) -> Response:
         """List open lots, oldest first."""
-        return Response(whole(queries.lots_of(account_of(request, code, self.now()).pk)))
+        at = self.now()
+        return Response(whole(queries.lots_of(account_of(request, code, at).pk, at=at)))
+
+
+class LotPolicies(Api):
+    """GET and POST accounts/{code}/lot-policies."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(responses={200: listed(LotPolicyOut), **problems(404)})
+    def get(self, request: Request, code: str) -> Response:
+        """List the rules of lots by their first day."""
+        refuse_unknown_parameters(request, ())
+        return Response(whole(queries.lot_policies_of(account_of(request, code, self.now()).pk)))
+
+    @extend_schema(request=LotPolicyIn, responses={201: LotPolicyOut, **problems(400, 404, 409)})
+    def post(self, request: Request, code: str) -> Response:
+        """Match trades by other rules from a day on; what was executed before keeps its own."""
+        account, body = account_of(request, code, self.now()), body_of(request, LotPolicyIn)
+        kept = operations.set_lot_policy(account=account.code, **body, actor=actor_of(request), at=self.now())
+        return Response(LotPolicyOut(kept).data, status=201)
+
+
+class Gains(Api):
+    """GET accounts/{code}/gains."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("symbol"),
+            *(OpenApiParameter(n, OpenApiTypes.DATETIME) for n in ("from", "to")),
+        ],
+        responses={200: listed(GainOut), **problems(400, 404)},
+    )
+    def get(self, request: Request, code: str) -> Response:
+        """List what sales and covers gained, lot by lot."""
+        refuse_unknown_parameters(request, ("symbol", "from", "to"))
+        account = account_of(request, code, self.now())
+        symbol = text_parameter(request, "symbol")
+        instrument = market.instruments_by_symbol().get(symbol) if symbol else None
+        if symbol and instrument is None:
+            raise Invalid("unknown_symbol", "No such instrument.", field="symbol")
+        start, end = time_parameter(request, "from"), time_parameter(request, "to")
+        return Response(whole(queries.gains_of(account.pk, instrument and instrument.id, start=start, end=end)))
 
 
 class Ledger(Api):

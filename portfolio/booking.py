@@ -13,8 +13,9 @@ from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import require_transaction
 from portfolio.domain.fills import Fill
+from portfolio.domain.policies import IN_COST
 from portfolio.domain.posting import Line, fee_lines, trade_lines
-from portfolio.domain.versions import TradeRow, change, fold
+from portfolio.domain.versions import Folded, TradeRow, add, change, fold, match_again
 from portfolio.loading import State, load, trade_rows
 from portfolio.models import LedgerEntry, LedgerTransaction, Lot, Trade
 
@@ -22,7 +23,7 @@ Pair = tuple[int, int]
 SOURCE = "execution"
 TRADE = (
     "id", "source_kind", "source_id", "kind", "ref_id", "account_id", "broker_id", "instrument_id", "quantity", "price",
-    "fees", "executed_at", "settle_date", "strategy_id",
+    "fees", "executed_at", "settle_date", "strategy_id", "chosen",
 )  # fmt: skip
 TRANSACTION = ("id", "account_id", "source_kind", "source_id", "at", "note")
 ENTRY = (
@@ -31,11 +32,15 @@ ENTRY = (
 LOT = (
     "id", "account_id", "instrument_id", "trade_id", "opened_at", "price", "quantity", "remaining", "closed_at",
 )  # fmt: skip
+MATCHED_LOT = (*LOT, "basis", "held_since")
 
 
 @dataclass(frozen=True, slots=True)
 class _Posting:
-    """What one fill adds to the books; `realized` is what others' lots gain or lose by it, too."""
+    """What one fill adds to the books; `realized` is what others' lots gain or lose by it, too.
+
+    Fees that are `in_cost` are no expense: they are part of what the securities cost or brought.
+    """
 
     fill: Fill
     row: TradeRow
@@ -43,17 +48,26 @@ class _Posting:
     value: Decimal
     fees: Decimal
     cost: Decimal
+    in_cost: bool = False
+
+    @property
+    def amount(self) -> Decimal:
+        return self.value + self.fees if self.in_cost else self.value
+
+    @property
+    def expense(self) -> Decimal:
+        return ZERO if self.in_cost else self.fees
 
     @property
     def realized(self) -> Decimal:
-        return self.cost - self.value
+        return self.cost - self.amount
 
     def lines(self) -> list[Line]:
         lines = trade_lines(
             quantity=self.quantity,
-            value=self.value,
+            value=self.amount,
             realized=self.realized,
-            fees=self.fees,
+            fees=self.expense,
             currency=self.fill.currency,
         )
         return lines + fee_lines(self.fill.other_fees) if self.fill.other_fees else lines
@@ -77,7 +91,9 @@ def book(fills: Sequence[Fill], *, at: datetime) -> list[Pair]:
         states.setdefault(pair, State(*pair)).incoming.append(rows[fill.source_id])
     load(list(states.values()))
     costs = _fold(states.values())
-    postings = [_posting(fill, rows, costs[fill.source_id]) for fill in fills]
+    postings = [
+        _posting(fill, rows, costs[fill.source_id], states[fill.account_id, fill.instrument_id]) for fill in fills
+    ]
     _write_facts(postings, at)
     _write_positions(postings)
     _write_shares(postings)
@@ -95,7 +111,7 @@ def _rows(fills: Sequence[Fill]) -> dict[UUID, TradeRow]:
             first = coming[first.ref_source_id]
         time = rows[first.ref_source_id].executed_at if first.ref_source_id else first.executed_at
         rows[fill.source_id] = TradeRow(
-            fill.source_id, fill.kind, fill.ref_source_id, time, fill.quantity, fill.price, fill.fees
+            fill.source_id, fill.kind, fill.ref_source_id, time, fill.quantity, fill.price, fill.fees, fill.chosen
         )
     return rows
 
@@ -103,30 +119,55 @@ def _rows(fills: Sequence[Fill]) -> dict[UUID, TradeRow]:
 def _fold(states: Iterable[State]) -> dict[UUID, Decimal]:
     """Fold every holding, write its lots, and return the change of cost by row."""
     costs: dict[UUID, Decimal] = {}
-    lots: list[tuple[Any, ...]] = []
+    plain: list[tuple[Any, ...]] = []
+    matched: list[tuple[Any, ...]] = []
     dropped: set[UUID] = set()
+    again = []
     for state in states:
-        folded = fold(state.lots.values(), state.later, state.incoming)
+        folded = _folded(state)
         costs |= folded.costs
         dropped |= folded.dropped
-        lots += [
+        rows = [
             (
                 lot.id, state.account_id, state.instrument_id, lot.version, lot.opened_at, lot.price, lot.quantity,
                 lot.remaining, lot.closed_at,
             )
             for lot in folded.changed
         ]  # fmt: skip
+        if state.plain:
+            plain += rows
+        else:
+            matched += [(*r, lot.basis, lot.held_since) for r, lot in zip(rows, folded.changed, strict=True)]
+        if state.again:
+            again.append((state.account_id, state.instrument_id))
+    if again:
+        sql.run(
+            "DELETE FROM portfolio_lot l USING unnest(%s::bigint[], %s::bigint[]) u(a, i) "
+            "WHERE l.account_id = u.a AND l.instrument_id = u.i",
+            [[a for a, _ in again], [i for _, i in again]],
+        )
     if dropped:
         sql.run("DELETE FROM portfolio_lot WHERE id = ANY(%s::uuid[])", [list(dropped)])
-    sets = ", ".join(f"{c} = EXCLUDED.{c}" for c in ("trade_id", "price", "quantity", "remaining", "closed_at"))
-    sql.insert_values(Lot, LOT, lots, on_conflict=f"ON CONFLICT (id) DO UPDATE SET {sets}")
+    for names, rows in ((LOT, plain), (MATCHED_LOT, matched)):
+        moving = [n for n in names if n not in ("id", "account_id", "instrument_id", "opened_at")]
+        sets = ", ".join(f"{c} = EXCLUDED.{c}" for c in moving)
+        sql.insert_values(Lot, names, rows, on_conflict=f"ON CONFLICT (id) DO UPDATE SET {sets}")
     return costs
 
 
-def _posting(fill: Fill, rows: Mapping[UUID, TradeRow], cost: Decimal) -> _Posting:
+def _folded(state: State) -> Folded:
+    if state.plain:
+        return fold(state.lots.values(), state.later, state.incoming)
+    if state.again:
+        return match_again(state.later, state.incoming, state.policies, state.cost)
+    return add(state.lots.values(), state.incoming, state.policies)
+
+
+def _posting(fill: Fill, rows: Mapping[UUID, TradeRow], cost: Decimal, state: State) -> _Posting:
     row = rows[fill.source_id]
     replaced = rows[fill.ref_source_id] if fill.ref_source_id else None
-    return _Posting(fill, row, *change(row, replaced), cost)
+    in_cost = not state.plain and state.policies.at(row.executed_at).commissions == IN_COST
+    return _Posting(fill, row, *change(row, replaced), cost, in_cost)
 
 
 def _write_facts(postings: Sequence[_Posting], at: datetime) -> None:
@@ -137,7 +178,7 @@ def _write_facts(postings: Sequence[_Posting], at: datetime) -> None:
             (
                 fill.source_id, SOURCE, fill.source_id, fill.kind, fill.ref_source_id, fill.account_id, fill.broker_id,
                 fill.instrument_id, fill.quantity, fill.price, fill.fees, posting.row.executed_at, fill.settle_date,
-                fill.strategy_id,
+                fill.strategy_id, [str(i) for i in fill.chosen] or None,
             )
         )  # fmt: skip
         transactions.append((transaction_id, fill.account_id, SOURCE, fill.source_id, at, ""))
@@ -160,7 +201,7 @@ def _write_positions(postings: Sequence[_Posting]) -> None:
     for p in postings:
         pair = (p.fill.account_id, p.fill.instrument_id)
         today = p.row.executed_at.date() == days[pair]
-        added = (p.quantity, p.cost, p.realized, p.fees, p.quantity if today else ZERO, p.value if today else ZERO)
+        added = (p.quantity, p.cost, p.realized, p.expense, p.quantity if today else ZERO, p.value if today else ZERO)
         sums[pair] = [a + b for a, b in zip(sums[pair], added, strict=True)]
     pairs = sorted(sums)
     sql.run(

@@ -11,25 +11,36 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from oms.kernel import json
 from oms.kernel.decimals import ZERO
 from oms.runtime import sql
 from portfolio.domain.lots import OpenLot
+from portfolio.domain.policies import Policies, Policy
 from portfolio.domain.versions import TradeRow
 
+NONE = Policies()
 NEWEST = 8
 RAISE = 8
-_ROW = "t.id, t.kind, t.ref_id, t.executed_at, t.quantity, t.price, t.fees"
+_ROW = "t.id, t.kind, t.ref_id, t.executed_at, t.quantity, t.price, t.fees, t.chosen"
 _LOT = "l.account_id, l.instrument_id, l.id, l.trade_id, l.opened_at, l.price, l.quantity, l.remaining, l.closed_at"
 
 
 @dataclass(slots=True)
 class State:
-    """One instrument of one account: what comes in, and what is booked from the earliest of it on."""
+    """One instrument of one account: what comes in, and what is booked from the earliest of it on.
+
+    `plain` holdings are matched first in, first out and nothing else: no policy was ever set and no lot chosen. Of the
+    others all trades are loaded into `later` where they are to be matched `again`, else all open lots.
+    """
 
     account_id: int
     instrument_id: int
     incoming: list[TradeRow] = field(default_factory=list)
     held: Decimal = ZERO
+    cost: Decimal = ZERO
+    plain: bool = True
+    again: bool = False
+    policies: Policies = NONE
     later: list[TradeRow] = field(default_factory=list)
     lots: dict[UUID, OpenLot] = field(default_factory=dict)
 
@@ -52,24 +63,93 @@ def trade_rows(ids: Sequence[UUID]) -> dict[UUID, TradeRow]:
     if not ids:
         return {}
     found = sql.run(f"SELECT {_ROW} FROM portfolio_trade t WHERE t.id = ANY(%s::uuid[])", [list(ids)])
-    return {r[0]: TradeRow(*r) for r in found}
+    return {r[0]: row_of(r) for r in found}
+
+
+def row_of(values: Sequence[Any]) -> TradeRow:
+    """Return a trade as `_ROW` spells it."""
+    *plain, chosen = values
+    return TradeRow(*plain, tuple(UUID(i) for i in json.loads(chosen)) if chosen else ())
 
 
 def load(states: Sequence[State]) -> None:
     """Fill in quantities held, later trades and lots."""
     _load_trades(states)
-    _load_open_lots([s for s in states if s.closing])
-    _load_rewound_lots([s for s in states if s.later])
+    plain = [s for s in states if s.plain]
+    _load_open_lots([s for s in plain if s.closing])
+    _load_rewound_lots([s for s in plain if s.later])
+    if others := [s for s in states if not s.plain]:
+        _load_policies(others)
+        _load_all_trades([s for s in others if s.again])
+        _load_all_open_lots([s for s in others if not s.again])
+
+
+def policies_of(account_ids: Sequence[int]) -> dict[int, Policies]:
+    """Return the policies of accounts by id, those that have any."""
+    found: dict[int, list[Policy]] = {}
+    rows = sql.run(
+        "SELECT account_id, since, method, commissions, wash_sales FROM portfolio_lotpolicy WHERE account_id = ANY(%s)",
+        [list(account_ids)],
+    )
+    for account, *policy in rows:
+        found.setdefault(account, []).append(Policy(*policy))
+    return {account: Policies(policies) for account, policies in found.items()}
+
+
+def _load_policies(states: Sequence[State]) -> None:
+    """Give states their policies, and tell which must be matched again: where anything but new trades on top comes in."""
+    policies = policies_of(sorted({s.account_id for s in states}))
+    for state in states:
+        state.policies = policies.get(state.account_id, NONE)
+        state.again = bool(state.later) or any(
+            r.kind != "trade" or state.policies.at(r.executed_at).looks_around for r in state.incoming
+        )
+
+
+def trades_of(pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[TradeRow]]:
+    """Return all booked trades of holdings by (account id, instrument id)."""
+    found: dict[tuple[int, int], list[TradeRow]] = {p: [] for p in pairs}
+    rows = sql.run(
+        f"SELECT t.account_id, t.instrument_id, {_ROW} FROM unnest(%s::bigint[], %s::bigint[]) u(a, i) "
+        "JOIN portfolio_trade t ON t.account_id = u.a AND t.instrument_id = u.i",
+        [[a for a, _ in pairs], [i for _, i in pairs]],
+    )
+    for account, instrument, *row in rows:
+        found[account, instrument].append(row_of(row))
+    return found
+
+
+def _load_all_trades(states: Sequence[State]) -> None:
+    if not states:
+        return
+    found = trades_of([(s.account_id, s.instrument_id) for s in states])
+    for state in states:
+        state.later = found[state.account_id, state.instrument_id]
+
+
+def _load_all_open_lots(states: Sequence[State]) -> None:
+    if not states:
+        return
+    wanted = {(s.account_id, s.instrument_id): s for s in states}
+    found = sql.run(
+        f"SELECT {_LOT}, l.basis, l.held_since FROM unnest(%s::bigint[], %s::bigint[]) u(a, i) JOIN portfolio_lot l "
+        "ON l.account_id = u.a AND l.instrument_id = u.i AND l.closed_at IS NULL",
+        [[a for a, _ in wanted], [i for _, i in wanted]],
+    )
+    for account, instrument, *lot in found:
+        wanted[account, instrument].lots[lot[0]] = OpenLot(*lot)
 
 
 def _load_trades(states: Sequence[State]) -> None:
     limit, wanted = NEWEST, {(s.account_id, s.instrument_id): s for s in states}
     while wanted:
         found: dict[tuple[int, int], list[TradeRow]] = {k: [] for k in wanted}
-        for account, instrument, held, *row in _newest_trades(list(wanted), limit):
-            wanted[account, instrument].held = held or ZERO
+        for account, instrument, held, cost, ruled, *row in _newest_trades(list(wanted), limit):
+            state = wanted[account, instrument]
+            state.held, state.cost = held or ZERO, cost or ZERO
+            state.plain = not ruled and not any(r.chosen for r in state.incoming)
             if row[0] is not None:
-                found[account, instrument].append(TradeRow(*row))
+                found[account, instrument].append(row_of(row))
         short = {
             k for k, rows in found.items() if len(rows) == limit and min(r.executed_at for r in rows) >= wanted[k].since
         }
@@ -81,8 +161,11 @@ def _load_trades(states: Sequence[State]) -> None:
 def _newest_trades(keys: Sequence[tuple[int, int]], limit: int) -> list[tuple[Any, ...]]:
     return sql.run(
         f"""
-        SELECT u.a, u.i, p.quantity, {_ROW} FROM unnest(%s::bigint[], %s::bigint[]) u(a, i)
-        LEFT JOIN LATERAL (SELECT quantity FROM portfolio_position WHERE account_id = u.a AND instrument_id = u.i) p ON true
+        SELECT u.a, u.i, p.quantity, p.cost,
+          EXISTS (SELECT 1 FROM portfolio_lotpolicy WHERE account_id = u.a) OR EXISTS (SELECT 1 FROM portfolio_trade
+            WHERE account_id = u.a AND instrument_id = u.i AND chosen IS NOT NULL), {_ROW}
+        FROM unnest(%s::bigint[], %s::bigint[]) u(a, i)
+        LEFT JOIN LATERAL (SELECT quantity, cost FROM portfolio_position WHERE account_id = u.a AND instrument_id = u.i) p ON true
         LEFT JOIN LATERAL (SELECT * FROM portfolio_trade WHERE account_id = u.a AND instrument_id = u.i
                            ORDER BY executed_at DESC LIMIT %s) t ON true
         """,

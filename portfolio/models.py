@@ -7,6 +7,7 @@ from simple_history.models import HistoricalRecords
 from brokers.models import Broker, BrokerAccount, Instrument
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
+from portfolio.domain.policies import COMMISSIONS, EXPENSED, METHODS
 
 
 class Account(models.Model):
@@ -26,6 +27,32 @@ class Account(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+class LotPolicy(models.Model):
+    """By what rules an account matches its trades from a UTC day on. An account without any is plain: first in, first out,
+    fees an expense. What was executed before the day keeps the rules before."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="lot_policies", db_index=False)
+    since = models.DateField()
+    method = models.CharField(max_length=12, choices=[(m, m) for m in METHODS])
+    commissions = models.CharField(max_length=8, choices=[(c, c) for c in COMMISSIONS], default=EXPENSED)
+    wash_sales = models.BooleanField(default=False)
+    reason = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name_plural = "lot policies"
+        constraints = [
+            models.UniqueConstraint(fields=["account", "since"], name="lot_policy_unique"),
+            models.CheckConstraint(condition=models.Q(method__in=METHODS), name="lot_policy_method_known"),
+            models.CheckConstraint(
+                condition=models.Q(commissions__in=COMMISSIONS), name="lot_policy_commissions_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.method} of {self.account_id} since {self.since}"
 
 
 class AccountGrant(models.Model):
@@ -93,13 +120,19 @@ class Trade(models.Model):
     executed_at = models.DateTimeField()
     settle_date = models.DateField()
     strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
+    chosen = models.JSONField(null=True)  # ids of the lots that it closes first, where its order named any
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["source_kind", "source_id"], name="trade_source_unique"),
             *bounded("trade", any_sign=("quantity", "price", "fees")),
         ]
-        indexes = [models.Index(fields=["account", "instrument", "executed_at"], name="trade_book")]
+        indexes = [
+            models.Index(fields=["account", "instrument", "executed_at"], name="trade_book"),
+            models.Index(
+                fields=["account", "instrument"], name="trade_chosen", condition=models.Q(chosen__isnull=False)
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{text(self.quantity)} @ {text(self.price)}"
@@ -164,6 +197,8 @@ class Lot(models.Model):
     quantity = ExactField()  # what the trade opened
     remaining = ExactField()
     closed_at = models.DateTimeField(null=True)  # when the trade that consumed the rest was executed
+    basis = ExactField(null=True)  # cost of what is left, where that is not the remaining quantity at the price
+    held_since = models.DateTimeField(null=True)  # where a wash sale lengthened the holding period
 
     class Meta:
         constraints = [
@@ -172,7 +207,7 @@ class Lot(models.Model):
                 | (~models.Q(remaining=0) & models.Q(closed_at=None)),
                 name="lot_closed_when_empty",
             ),
-            *bounded("lot", any_sign=("quantity", "remaining", "price")),
+            *bounded("lot", any_sign=("quantity", "remaining", "price", "basis")),
         ]
         indexes = [models.Index(fields=["account", "instrument", "closed_at", "opened_at"], name="lot_queue")]
 

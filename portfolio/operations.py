@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
@@ -27,8 +27,9 @@ from oms.runtime import sql
 from oms.runtime.constraints import refine
 from oms.runtime.transactions import in_transaction
 from portfolio.booking import add_cash, book
+from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS, PLAIN, POOLED, Policy
 from portfolio.domain.posting import Line, transfer_lines
-from portfolio.models import Account, AccountGrant, BrokerLink, LedgerEntry, LedgerTransaction
+from portfolio.models import Account, AccountGrant, BrokerLink, LedgerEntry, LedgerTransaction, LotPolicy
 
 TRANSFER_KINDS = ("deposit", "withdrawal", "journal")
 LEAVING, ARRIVING = "transfer", "transfer_in"
@@ -183,20 +184,93 @@ def reverse_transfer(transaction_id: UUID, *, reason: str, actor: Actor, at: dat
 
 @in_transaction
 def open_account(
-    *, code: str, name: str, base_currency: str, lot_method: str = "fifo", actor: Actor, at: datetime
+    *,
+    code: str,
+    name: str,
+    base_currency: str,
+    lot_method: str = FIFO,
+    commissions: str = EXPENSED,
+    wash_sales: bool = False,
+    actor: Actor,
+    at: datetime,
 ) -> Account:
-    """Open an account and link it to every broker that takes all accounts. The code can't be used twice."""
-    if lot_method != "fifo":
-        raise Invalid("not_supported", "Only fifo is booked yet.", field="lot_method")
+    """Open an account and link it to every broker that takes all accounts. The code can't be used twice.
+
+    Raises `Invalid` for rules of lots that don't go together.
+    """
+    policy = _judge_policy(Policy(date.min, lot_method, commissions, wash_sales))
     with refine(portfolio_account_code_key=Conflict("account_exists", "There is an account of that code.")):
         account = Account.objects.create(code=code, name=name, base_currency=base_currency, lot_method=lot_method)
+    if policy != PLAIN:
+        _keep_policy(account, policy, "opened with it")
     for broker in Broker.objects.order_by("id"):
         external = broker.settings.get("accounts") or {code: code}
         if code in external:
             _link(account, broker, external[code] or code)
-    body = json.dumps({"data": {"account": code, "base_currency": base_currency, "lot_method": lot_method}})
-    journal.append([Entry(account_stream(code), "account.opened", code, body, "account")], actor=actor, at=at)
+    data = {"account": code, "base_currency": base_currency, **_policy_told(policy)}
+    entry = Entry(account_stream(code), "account.opened", code, json.dumps({"data": data}), "account")
+    journal.append([entry], actor=actor, at=at)
     return account
+
+
+@in_transaction
+def set_lot_policy(
+    *,
+    account: str,
+    since: date,
+    method: str,
+    commissions: str,
+    wash_sales: bool,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> LotPolicy:
+    """Let an account match its trades by other rules from a UTC day on; what was executed before keeps the rules it had.
+
+    Raises `Invalid` for rules that don't go together, `Conflict` for a day that has begun or was traded on.
+    """
+    policy = _judge_policy(Policy(since, method, commissions, wash_sales))
+    owner = _lock_accounts(account, "")[account]
+    if since <= at.date():
+        raise Conflict("too_late", "Rules can change from tomorrow (UTC) on: what is booked keeps those it had.")
+    begun = datetime.combine(since, time.min, UTC)
+    if sql.run(
+        "SELECT 1 FROM portfolio_trade WHERE account_id = %s AND executed_at >= %s LIMIT 1", [owner.pk, begun]
+    ).fetchone():
+        raise Conflict("too_late", "Trades of that day are booked already; choose a later one.")
+    kept = _keep_policy(owner, policy, reason)
+    data = {"account": account, "since": since.isoformat(), "reason": reason, **_policy_told(policy)}
+    entry = Entry(account_stream(account), "account.lot_policy_set", account, json.dumps({"data": data}), "account")
+    journal.append([entry], actor=actor, at=at)
+    return kept
+
+
+def _judge_policy(policy: Policy) -> Policy:
+    if policy.method not in METHODS:
+        raise Invalid("not_a_choice", f"Use one of: {', '.join(METHODS)}.", field="lot_method")
+    if policy.commissions not in COMMISSIONS:
+        raise Invalid("not_a_choice", f"Use one of: {', '.join(COMMISSIONS)}.", field="commissions")
+    if policy.wash_sales and policy.method in POOLED:
+        raise Invalid("not_allowed", "A pool has no lots that the loss of a wash sale could go to.", field="wash_sales")
+    return policy
+
+
+def _keep_policy(account: Account, policy: Policy, reason: str) -> LotPolicy:
+    kept, _ = LotPolicy.objects.update_or_create(
+        account=account,
+        since=policy.since,
+        defaults={
+            "method": policy.method,
+            "commissions": policy.commissions,
+            "wash_sales": policy.wash_sales,
+            "reason": reason,
+        },
+    )
+    return kept
+
+
+def _policy_told(policy: Policy) -> dict[str, Any]:
+    return {"lot_method": policy.method, "commissions": policy.commissions, "wash_sales": policy.wash_sales}
 
 
 @in_transaction
@@ -290,4 +364,13 @@ def _link(account: Account, broker: Broker, external_id: str) -> None:
     BrokerLink.objects.get_or_create(account=account, broker=broker, defaults={"broker_account": there})
 
 
-__all__ = ["add_broker", "book", "grant", "open_account", "require_usable", "reverse_transfer", "transfer"]
+__all__ = [
+    "add_broker",
+    "book",
+    "grant",
+    "open_account",
+    "require_usable",
+    "reverse_transfer",
+    "set_lot_policy",
+    "transfer",
+]

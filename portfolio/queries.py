@@ -12,9 +12,15 @@ from django.db.models import Q, QuerySet
 from brokers import queries as market
 from brokers.domain.reference import QuoteRef
 from oms.kernel.decimals import EXACT, ZERO, money, text, text_or_none
+from oms.kernel.ids import uuid7
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.runtime import sql
-from portfolio.models import Account, LedgerEntry, Lot
+from portfolio.domain.lots import LiveTrade, OpenLot, notional
+from portfolio.domain.matching import Closure, Matching, is_long_term
+from portfolio.domain.policies import PLAIN, Policies, Policy
+from portfolio.domain.versions import live_trades
+from portfolio.loading import policies_of, trades_of
+from portfolio.models import Account, LedgerEntry, Lot, LotPolicy
 
 STALE_AFTER = timedelta(seconds=60)
 READS_ALL = ("risk", "ops", "auditor", "admin")
@@ -27,22 +33,45 @@ SETTLEMENT_MAX = timedelta(days=15)
 def visible_accounts(user: Any, *, at: datetime | None = None) -> QuerySet[Account]:
     """Return the accounts a user may see: all for risk, ops, auditors and admins, else those granted and unexpired."""
     if user.is_superuser or user.groups.filter(name__in=READS_ALL).exists():
-        return Account.objects.order_by("code")
+        return Account.objects.order_by("code").prefetch_related("lot_policies")
     now = at or datetime.now(UTC)
     valid = Q(grants__expires_at=None) | Q(grants__expires_at__gt=now)
-    return Account.objects.filter(valid, grants__user=user).order_by("code").distinct()
+    granted = Account.objects.filter(valid, grants__user=user).order_by("code").distinct()
+    return granted.prefetch_related("lot_policies")
 
 
-def account_out(account: Account) -> dict[str, Any]:
-    """Return an account in its REST shape."""
+def account_out(account: Account, *, at: datetime) -> dict[str, Any]:
+    """Return an account in its REST shape, with the rules of lots that are in force."""
+    policy = _in_force(account, at)
     return {
         "code": account.code,
         "name": account.name,
         "base_currency": account.base_currency,
-        "lot_method": account.lot_method,
+        "lot_method": policy.method,
+        "commissions": policy.commissions,
+        "wash_sales": policy.wash_sales,
         "status": account.status,
         "created_at": rfc3339(account.created_at),
     }
+
+
+def _in_force(account: Account, at: datetime) -> Policy:
+    rows = [Policy(p.since, p.method, p.commissions, p.wash_sales) for p in account.lot_policies.all()]
+    return Policies(rows).at(at)
+
+
+def lot_policies_of(account_id: int) -> list[dict[str, Any]]:
+    """Return the rules of lots that an account had, has and will have, the first day first; none means plain."""
+    return [
+        {
+            "since": None if p.since == date.min else p.since.isoformat(),
+            "method": p.method,
+            "commissions": p.commissions,
+            "wash_sales": p.wash_sales,
+            "reason": p.reason,
+        }
+        for p in LotPolicy.objects.filter(account_id=account_id).order_by("since")
+    ]
 
 
 _POSITION = (
@@ -164,7 +193,7 @@ def balances_of(account_id: int, *, today: date) -> list[dict[str, Any]]:
     ]
 
 
-def lots_of(account_id: int) -> list[dict[str, Any]]:
+def lots_of(account_id: int, *, at: datetime) -> list[dict[str, Any]]:
     """Return open lots, oldest first within a symbol."""
     instruments = market.instruments()
     rows = Lot.objects.filter(account_id=account_id, closed_at=None).order_by("instrument_id", "opened_at", "id")
@@ -173,27 +202,103 @@ def lots_of(account_id: int) -> list[dict[str, Any]]:
             "id": str(lot.id),
             "symbol": instruments[lot.instrument_id].symbol,
             "opened_at": rfc3339(lot.opened_at),
+            "held_since": rfc3339(lot.held_since or lot.opened_at),
+            "long_term": is_long_term(lot.held_since or lot.opened_at, at),
             "price": text(lot.price),
             "quantity": text(lot.quantity),
             "remaining": text(lot.remaining),
+            "cost": text(notional(lot.remaining, lot.price) if lot.basis is None else lot.basis),
         }
         for lot in rows
     ]
 
 
-def lots_closed_by(account_id: int, instrument_id: int, side: str, quantity: Decimal) -> list[dict[str, Any]]:
-    """Return the open lots that an order would consume first, with how much of each: the oldest first."""
-    against = {"remaining__lt": 0} if side == "buy" else {"remaining__gt": 0}
+def lots_closed_by(
+    account_id: int, instrument_id: int, side: str, quantity: Decimal, *, at: datetime, chosen: tuple[UUID, ...] = ()
+) -> list[dict[str, Any]]:
+    """Return the open lots that an order would consume by the account's rules, with how much of each and what it cost."""
+    policies = policies_of([account_id]).get(account_id, Policies())
+    plain = policies.at(at) == PLAIN and not chosen
+    trade_id, signed = uuid7(), quantity if side == "buy" else -quantity
+    matching = Matching(_lots_against(account_id, instrument_id, signed, enough=plain), policies)
+    opened = {lot.id: lot.opened_at for lot in matching.lots}
+    matching.run([LiveTrade(trade_id, trade_id, at, signed, ZERO, chosen=chosen)])
+    return [
+        {
+            "id": str(c.lot),
+            "quantity": text(abs(c.quantity)),
+            "price": text(EXACT.divide(c.cost, c.quantity).quantize(PLACES)),
+            "opened_at": rfc3339(opened[c.lot]),
+        }
+        for c in matching.closures
+        if c.lot in opened
+    ]
+
+
+def _lots_against(account_id: int, instrument_id: int, signed: Decimal, *, enough: bool) -> list[OpenLot]:
+    """Return the open lots that a trade could close, oldest first; only as many as it needs where those are `enough`."""
+    against = {"remaining__lt": 0} if signed > 0 else {"remaining__gt": 0}
     rows = Lot.objects.filter(account_id=account_id, instrument_id=instrument_id, closed_at=None, **against)
-    taken = []
+    found, left = [], abs(signed)
     for lot in rows.order_by("opened_at", "id").iterator(chunk_size=100):
-        if quantity <= 0:
+        if enough and left <= 0:
             break
-        part = min(abs(lot.remaining), quantity)
-        quantity -= part
-        told = {"quantity": text(part), "price": text(lot.price), "opened_at": rfc3339(lot.opened_at)}
-        taken.append({"id": str(lot.id), **told})
-    return taken
+        left -= abs(lot.remaining)
+        found.append(
+            OpenLot(
+                lot.id, lot.trade_id, lot.opened_at, lot.price, lot.quantity, lot.remaining, None, lot.basis,
+                lot.held_since,
+            )
+        )  # fmt: skip
+    return found
+
+
+def gains_of(
+    account_id: int, instrument_id: int | None = None, *, start: datetime | None = None, end: datetime | None = None
+) -> list[dict[str, Any]]:
+    """Return what sales and covers gained from `start` until before `end`, lot by lot, oldest first within a symbol.
+
+    The trades of each holding are matched again by the account's rules, so this is as true as they are and costs as
+    much as there are trades.
+    """
+    policies = policies_of([account_id]).get(account_id, Policies())
+    held = [instrument_id] if instrument_id else [p["instrument_id"] for p in _holdings(account_id)]
+    found: list[tuple[str, Closure]] = []
+    for instrument in held:
+        symbol = market.instruments()[instrument].symbol
+        found += [(symbol, c) for c in _closures(account_id, instrument, policies)]
+    found.sort(key=lambda f: (f[0], f[1].closed_at, f[1].held_since, f[1].lot))
+    return [
+        {"symbol": s, **_gain(c)}
+        for s, c in found
+        if (start is None or c.closed_at >= start) and (end is None or c.closed_at < end)
+    ]
+
+
+def _holdings(account_id: int) -> list[dict[str, Any]]:
+    return sql.rows("SELECT instrument_id FROM portfolio_position WHERE account_id = %s", [account_id])
+
+
+def _closures(account_id: int, instrument_id: int, policies: Policies) -> list[Closure]:
+    pair, matching = (account_id, instrument_id), Matching((), policies)
+    matching.run(live_trades(trades_of([pair])[pair]))
+    return matching.closures
+
+
+def _gain(closure: Closure) -> dict[str, Any]:
+    return {
+        "lot": str(closure.lot),
+        "trade": str(closure.trade),
+        "held_since": rfc3339(closure.held_since),
+        "closed_at": rfc3339(closure.closed_at),
+        "long_term": is_long_term(closure.held_since, closure.closed_at),
+        "quantity": text(closure.quantity),
+        "cost": text(closure.cost),
+        "proceeds": text(-closure.value),
+        "gain": text(closure.recognized),
+        "disallowed": text(closure.disallowed),
+        "match": closure.match or None,
+    }
 
 
 def ledger_of(account_id: int, *, before: UUID | None, limit: int) -> list[dict[str, Any]]:

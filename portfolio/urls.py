@@ -9,6 +9,8 @@ urlpatterns = [
     path("accounts", api.Accounts.as_view()),
     path("accounts/<str:code>/positions", api.Positions.as_view()),
     path("accounts/<str:code>/lots", api.Lots.as_view()),
+    path("accounts/<str:code>/lot-policies", api.LotPolicies.as_view()),
+    path("accounts/<str:code>/gains", api.Gains.as_view()),
     path("accounts/<str:code>/ledger", api.Ledger.as_view()),
     path("accounts/<str:code>/pnl", api.Pnl.as_view()),
     path("accounts/<str:code>/transfers", api.Transfers.as_view()),

@@ -53,7 +53,7 @@ def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
         "cost": {"bps": chosen["cost_bps"], "parts": chosen["parts"]} if chosen else None,
         "holds_after": {"amount": decimals.text(hold[0]), "currency": hold[1]} if hold and approved else None,
         **(_money(order, chosen["broker"], at) if chosen else {"fees": None, "cash_after": None}),
-        "lots": portfolio.lots_closed_by(order.account_id, order.instrument_id, order.side, order.quantity)
+        "lots": portfolio.lots_closed_by(order.account_id, order.instrument_id, order.side, order.quantity, at=at)
         if approved
         else [],
     }

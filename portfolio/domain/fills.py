@@ -27,3 +27,4 @@ class Fill:
     settle_date: date
     strategy_id: int | None = None
     other_fees: tuple[tuple[str, Decimal], ...] = ()
+    chosen: tuple[UUID, ...] = ()  # the lots its order is to close first

@@ -33,6 +33,8 @@ class LiveTrade:
     executed_at: datetime
     quantity: Decimal
     price: Decimal
+    fees: Decimal = ZERO
+    chosen: tuple[UUID, ...] = ()  # the lots it is to close first
 
     @property
     def key(self) -> tuple[datetime, UUID]:
@@ -44,7 +46,9 @@ class LiveTrade:
 class OpenLot:
     """What one trade opened, and how much of it is left: long above zero, short below.
 
-    `closed_at` is when the trade that consumed the rest was executed.
+    `closed_at` is when the trade that consumed the rest was executed. `basis` is what is left of the cost where that is not
+    what is left of the quantity at the price: a pool, fees in the cost, a loss moved here. `held_since` is the day its
+    holding period counts from where that is not the day of its trade.
     """
 
     id: UUID
@@ -54,6 +58,8 @@ class OpenLot:
     quantity: Decimal
     remaining: Decimal
     closed_at: datetime | None = None
+    basis: Decimal | None = None
+    held_since: datetime | None = None
 
     @property
     def key(self) -> tuple[datetime, UUID]:
@@ -63,7 +69,7 @@ class OpenLot:
     @property
     def cost(self) -> Decimal:
         """Return the cost of what is left, signed like it."""
-        return notional(self.remaining, self.price)
+        return notional(self.remaining, self.price) if self.basis is None else self.basis
 
     @property
     def consumed(self) -> Decimal:

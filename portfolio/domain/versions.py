@@ -8,6 +8,8 @@ from uuid import UUID
 
 from oms.kernel.decimals import ZERO
 from portfolio.domain.lots import Holding, LiveTrade, OpenLot, notional
+from portfolio.domain.matching import Matching
+from portfolio.domain.policies import Policies
 
 BUST = "bust"
 
@@ -26,6 +28,7 @@ class TradeRow:
     quantity: Decimal
     price: Decimal
     fees: Decimal
+    chosen: tuple[UUID, ...] = ()
 
     @property
     def totals(self) -> tuple[Decimal, Decimal, Decimal]:
@@ -49,7 +52,7 @@ def live_trades(rows: Iterable[TradeRow]) -> list[LiveTrade]:
     by_id = {r.id: r for r in rows}
     replaced = {r.ref_id for r in by_id.values()}
     live = [r for r in by_id.values() if r.id not in replaced and r.kind != BUST]
-    found = [LiveTrade(_first(by_id, r).id, r.id, r.executed_at, r.quantity, r.price) for r in live]
+    found = [LiveTrade(_first(by_id, r).id, r.id, r.executed_at, r.quantity, r.price, r.fees, r.chosen) for r in live]
     return sorted(found, key=lambda t: t.key)
 
 
@@ -102,3 +105,29 @@ def fold(lots: Iterable[OpenLot], later: Sequence[TradeRow], incoming: Sequence[
                 moved += cost
         costs[rows[-1].id] += moved
     return Folded(costs, list(holding.changed.values()), holding.dropped)
+
+
+def add(lots: Iterable[OpenLot], incoming: Sequence[TradeRow], policies: Policies) -> Folded:
+    """Match new trades by an account's policies on top of all open lots; they come after all that was matched before."""
+    matching, before, trades = Matching(lots, policies), {lot.id for lot in lots}, live_trades(incoming)
+    costs = {}
+    for trade in trades:
+        cost = matching.cost
+        matching.run([trade])
+        costs[trade.version] = matching.cost - cost
+    return Folded(costs, matching.lots, before - {lot.id for lot in matching.lots})
+
+
+def match_again(
+    history: Sequence[TradeRow], incoming: Sequence[TradeRow], policies: Policies, booked: Decimal
+) -> Folded:
+    """Match all trades of a holding from its beginning, whose cost is `booked` so far; return all lots now open.
+
+    What this changes for trades booked before is told with the last new row.
+    """
+    matching, trades = Matching((), policies), live_trades([*history, *incoming])
+    matching.run(trades)
+    own = matching.costs(trades)
+    costs = {r.id: own.get(r.id, ZERO) for r in incoming}
+    costs[incoming[-1].id] += matching.cost - booked - sum(costs.values())
+    return Folded(costs, matching.lots, set())

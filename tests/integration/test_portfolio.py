@@ -16,7 +16,17 @@ from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from portfolio import api, operations, queries
 from portfolio.domain.fills import Fill
-from portfolio.models import Account, AccountGrant, CashBalance, LedgerEntry, LedgerTransaction, Lot, Position, Trade
+from portfolio.models import (
+    Account,
+    AccountGrant,
+    CashBalance,
+    LedgerEntry,
+    LedgerTransaction,
+    Lot,
+    LotPolicy,
+    Position,
+    Trade,
+)
 from tests.conftest import Desk
 from tests.integration.test_risk_api import call
 
@@ -305,3 +315,68 @@ def test_officers_read_the_books_in_the_admin(desk: Desk, client: Any, settings:
     assert [client.get(f"/admin/portfolio/{n}/").status_code for n in names] == [200] * len(names)
     assert "capital" in client.get(f"/admin/portfolio/ledgertransaction/{moved}/change/").content.decode()
     assert client.post(f"/admin/portfolio/ledgertransaction/{moved}/change/", {"note": "x"}).status_code == 403
+
+
+class TestLotPolicies:
+    def test_a_switch_binds_trades_of_its_day_and_leaves_what_was_booked(self, desk: Desk) -> None:
+        book(desk, fill(desk, "buy 10 AAPL @ 100"), fill(desk, "buy 10 AAPL @ 120", after=1))
+        book(desk, fill(desk, "sell 5 AAPL @ 130", after=2))
+        tomorrow = desk.at.date() + timedelta(days=1)
+        status, body = call(
+            api.LotPolicies, "post", desk.oona, {"since": str(tomorrow), "method": "lifo", "reason": "tax"}, code="MAIN"
+        )
+        assert (status, body["method"], body["since"]) == (201, "lifo", str(tomorrow))
+        assert position(desk).realized == 150
+        book(desk, fill(desk, "sell 5 AAPL @ 130", after=86_400))
+        assert position(desk).realized == 200
+        book(desk, fill(desk, "sell 5 AAPL @ 130", after=3))  # executed before, told after: by the old rules
+        assert position(desk).realized == 350
+        assert [(lot.price, lot.remaining) for lot in Lot.objects.filter(closed_at=None)] == [(120, 5)]
+        status, body = call(api.LotPolicies, "get", desk.oona, code="MAIN")
+        assert [(p["since"], p["method"]) for p in body["results"]] == [(str(tomorrow), "lifo")]
+
+    @pytest.mark.parametrize(
+        ("more", "code"),
+        [
+            ({"method": "odd"}, "invalid_choice"),
+            ({"method": "average", "wash_sales": True}, "not_allowed"),
+            ({"since": "2020-01-01"}, "too_late"),
+            ({"since": "no day"}, "invalid"),
+        ],
+    )
+    def test_rules_that_can_not_be_are_refused(self, desk: Desk, more: dict[str, Any], code: str) -> None:
+        later = str(desk.at.date() + timedelta(days=9))
+        status, body = call(
+            api.LotPolicies, "post", desk.oona, {"since": later, "method": "lifo", "reason": "x"} | more, code="MAIN"
+        )
+        assert 400 <= status < 500
+        assert code in (body["code"], *(e["code"] for e in body.get("errors", [])))
+        assert not LotPolicy.objects.exists()
+
+    def test_a_day_that_was_traded_on_keeps_its_rules(self, desk: Desk) -> None:
+        book(desk, fill(desk, "buy 10 AAPL @ 100", after=2 * 86_400))
+        day = str(desk.at.date() + timedelta(days=1))
+        body = {"since": day, "method": "lifo", "reason": "x"}
+        assert call(api.LotPolicies, "post", desk.oona, body, code="MAIN")[1]["code"] == "too_late"
+
+    def test_fees_in_cost_and_a_wash_sale_show_in_lots_and_gains(self, desk: Desk) -> None:
+        LotPolicy.objects.create(
+            account=desk.account, since="0001-01-01", method="fifo", commissions="in_cost", wash_sales=True
+        )
+        book(desk, fill(desk, "buy 10 AAPL @ 100 fees 10"), fill(desk, "sell 10 AAPL @ 91 fees 10", after=60))
+        assert (position(desk).realized, position(desk).fees) == (-110, 0)
+        book(desk, fill(desk, "buy 10 AAPL @ 90 fees 10", after=120))
+        assert (position(desk).realized, position(desk).cost) == (0, 1020)
+        [lot] = call(api.Lots, "get", desk.alice, code="MAIN")[1]["results"]
+        assert (lot["cost"], lot["long_term"]) == ("1020", False)
+        assert lot["held_since"] < lot["opened_at"]
+        [gain] = call(api.Gains, "get", desk.alice, code="MAIN", query="?symbol=AAPL")[1]["results"]
+        assert (gain["gain"], gain["disallowed"], gain["cost"], gain["proceeds"]) == ("0", "110", "1010", "900")
+        assert call(api.Gains, "get", desk.alice, code="MAIN", query="?symbol=NONE")[0] == 400
+
+    def test_a_preview_names_the_lots_of_the_method(self, desk: Desk) -> None:
+        LotPolicy.objects.create(account=desk.account, since="0001-01-01", method="hifo")
+        book(desk, fill(desk, "buy 10 AAPL @ 100"), fill(desk, "buy 10 AAPL @ 120", after=1))
+        instrument = market.instruments_by_symbol()["AAPL"].id
+        lots = queries.lots_closed_by(desk.account.pk, instrument, "sell", Decimal(12), at=desk.at + timedelta(hours=1))
+        assert [(lot["price"], lot["quantity"]) for lot in lots] == [("120", "10"), ("100", "2")]

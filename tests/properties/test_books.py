@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from portfolio import booking, invariants
 from portfolio.domain.fills import Fill
-from portfolio.domain.lots import notional
-from portfolio.models import BrokerPosition, CashBalance, LedgerEntry, Lot, Position
+from portfolio.domain.lots import LiveTrade, notional
+from portfolio.domain.matching import Matching, amount
+from portfolio.domain.policies import METHODS, POOLED, Policies, Policy
+from portfolio.models import BrokerPosition, CashBalance, LedgerEntry, Lot, LotPolicy, Position
 
 OPEN = datetime(2026, 3, 2, 23, 59, 57, tzinfo=UTC)  # so that some trades fall on the next day
 
@@ -143,6 +145,83 @@ def test_any_order_of_arrival_ends_in_the_same_books(
                 assert (name, cursor.fetchall()) == (name, [])
             cursor.execute("SET CONSTRAINTS ALL DEFERRED")
         transaction.set_rollback(True)
+
+
+rules = st.sampled_from(
+    [
+        Policy(method=m, commissions=c, wash_sales=w)
+        for m in METHODS
+        for c in ("expensed", "in_cost")
+        for w in (False, True)
+        if not (w and m in POOLED)
+    ]
+)
+
+
+@given(arrivals(), st.lists(rules, min_size=1, max_size=2), st.booleans())
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_any_order_of_arrival_ends_the_same_under_every_lot_method(
+    world: World, arrival: tuple[list[list[Fill]], list[list[Fill]]], policies: list[Policy], choosing: bool
+) -> None:
+    chains, batches = arrival
+    days = (date.min, OPEN.date() + timedelta(days=1))
+    ruled = [replace(p, since=day) for p, day in zip(policies, days, strict=False)]
+    lots = tuple(c[0].source_id for c in chains[:1]) if choosing else ()
+
+    def here(fill: Fill) -> Fill:
+        return replace(
+            fill, account_id=world.account, broker_id=world.brokers[fill.broker_id],
+            instrument_id=world.instruments[fill.instrument_id], chosen=lots if fill.quantity < 0 else (),
+        )  # fmt: skip
+
+    with transaction.atomic():
+        for p in ruled:
+            LotPolicy.objects.create(
+                account_id=world.account,
+                since=p.since,
+                method=p.method,
+                commissions=p.commissions,
+                wash_sales=p.wash_sales,
+            )
+        for batch in batches:
+            booking.book([here(f) for f in batch], at=OPEN)
+        live = [here(c[-1]) for c in chains if c[-1].kind != "bust"]
+        firsts = {c[-1].source_id: c[0].source_id for c in chains}
+        for instrument in {world.instruments[c[0].instrument_id] for c in chains}:
+            mine = [f for f in live if f.instrument_id == instrument]
+            check_matched(world, instrument, mine, firsts, Policies(ruled))
+        spent = sum((notional(f.quantity, f.price) + f.fees for f in live), Decimal(0))
+        assert CashBalance.objects.get(account_id=world.account, currency="USD").balance == -spent
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            for name, statement in invariants.PREDICATES.items():
+                cursor.execute(statement)
+                assert (name, cursor.fetchall()) == (name, [])
+            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+        transaction.set_rollback(True)
+
+
+def check_matched(
+    world: World, instrument: int, live: list[Fill], firsts: dict[UUID, UUID], policies: Policies
+) -> None:
+    """Compare the rows with one matching of all live trades, as if nothing had ever come late."""
+    trades = [
+        LiveTrade(firsts[f.source_id], f.source_id, f.executed_at, f.quantity, f.price, f.fees, f.chosen) for f in live
+    ]
+    matching = Matching((), policies)
+    matching.run(sorted(trades, key=lambda t: t.key))
+    mine = {"account_id": world.account, "instrument_id": instrument}
+    rows = Lot.objects.filter(**mine, closed_at=None)
+    found = {r.id: (r.opened_at, r.price, r.remaining, r.basis, r.held_since) for r in rows}
+    assert found == {x.id: (x.opened_at, x.price, x.remaining, x.basis, x.held_since) for x in matching.lots}
+    position = Position.objects.get(**mine)
+    assert (position.quantity, position.cost) == (sum((f.quantity for f in live), Decimal(0)), matching.cost)
+    expensed = [t for t in trades if policies.at(t.executed_at).commissions == "expensed"]
+    assert position.fees == sum((t.fees for t in expensed), Decimal(0))
+    paid = sum((amount(t, policies.at(t.executed_at)) for t in trades), Decimal(0))
+    assert position.realized == matching.cost - paid
 
 
 def check_holding(world: World, instrument: int, live: list[Fill]) -> None:

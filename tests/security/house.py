@@ -216,6 +216,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "accounts"): Row(frozenset({"ops"}), body={"code": "NEW", "base_currency": "USD"}),
     ("GET", "accounts/{code}/positions"): Row(place="account"),
     ("GET", "accounts/{code}/lots"): Row(place="account"),
+    ("GET", "accounts/{code}/gains"): Row(place="account"),
+    ("GET", "accounts/{code}/lot-policies"): Row(place="account"),
+    ("POST", "accounts/{code}/lot-policies"): Row(
+        frozenset({"ops"}), "account", {"since": "2030-01-01", "method": "lifo", "reason": "x"}
+    ),
     ("GET", "accounts/{code}/ledger"): Row(place="account"),
     ("GET", "accounts/{code}/pnl"): Row(place="account"),
     ("GET", "accounts/{code}/balances"): Row(place="account"),

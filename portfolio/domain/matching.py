@@ -1,0 +1,325 @@
+"""What closes what: every lot method, over a whole history or on top of open lots.
+
+`portfolio.domain.lots` does first in, first out alone, forwards and backwards, and is what most fills need. This does
+all of it, forwards only: a late fill, a bust or a correction lets the holding's history be matched again from its
+beginning, so that the end never depends on who came first.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from uuid import UUID, uuid5
+
+from oms.kernel.decimals import EXACT, ZERO, money
+from portfolio.domain.lots import LiveTrade, OpenLot, notional
+from portfolio.domain.policies import AVERAGE, HIFO, IN_COST, LIFO, SECTION_104, Policies, Policy
+
+WINDOW = timedelta(days=30)
+"""Days before and after a sale in which a purchase counts as its replacement, or, in the United Kingdom, as its match."""
+SAME_DAY, THIRTY_DAYS, POOL = "same_day", "30_day", "pool"
+
+
+@dataclass(slots=True)
+class Closure:
+    """A part of a lot that a trade closed: long above zero, short below. `opened_by` is the trade that made the lot.
+
+    `cost` and `value` are what it had cost and what the trade paid for it, signed like quantities of the lot and of the
+    trade. `disallowed` is the loss that a wash sale moved to another lot.
+    """
+
+    trade: UUID
+    lot: UUID
+    opened_by: UUID
+    held_since: datetime
+    closed_at: datetime
+    quantity: Decimal
+    cost: Decimal
+    value: Decimal
+    match: str = ""
+    disallowed: Decimal = ZERO
+
+    @property
+    def gain(self) -> Decimal:
+        """Return the gain as the trade made it."""
+        return -self.value - self.cost
+
+    @property
+    def recognized(self) -> Decimal:
+        """Return the gain that counts: without the loss of a wash sale."""
+        return self.gain + self.disallowed
+
+
+@dataclass(slots=True)
+class _Loss:
+    """A loss that waits for its replacement to be bought, until 30 days are over."""
+
+    closure: Closure
+    left: Decimal
+
+
+def amount(trade: LiveTrade, policy: Policy) -> Decimal:
+    """Return what a trade moves in cash for its securities, buys above zero: with its fees where they are part of cost."""
+    value = notional(trade.quantity, trade.price)
+    return value + trade.fees if policy.commissions == IN_COST else value
+
+
+def is_long_term(held_since: datetime, until: datetime) -> bool:
+    """Tell whether something was held for more than a year, counted from the day after it was bought."""
+    bought, sold = _day(held_since), _day(until)
+    leap_day = (bought.month, bought.day) == (2, 29)
+    anniversary = date(bought.year + 1, 2, 28) if leap_day else bought.replace(year=bought.year + 1)
+    return sold > anniversary
+
+
+def price_of(lot: OpenLot) -> Decimal:
+    """Return what one unit of an open lot cost."""
+    return lot.price if lot.basis is None else EXACT.divide(lot.basis, lot.remaining)
+
+
+class Matching:
+    """The open lots of one holding while trades are matched, oldest trade first."""
+
+    def __init__(self, lots: Iterable[OpenLot], policies: Policies) -> None:
+        self.policies = policies
+        self.lots: list[OpenLot] = sorted((replace(lot) for lot in lots), key=lambda lot: lot.key)
+        self.closures: list[Closure] = []
+        self._losses: list[_Loss] = []
+        self._replaced: set[UUID] = set()
+
+    @property
+    def cost(self) -> Decimal:
+        """Return what all that is open cost."""
+        return sum((lot.cost for lot in self.lots), ZERO)
+
+    def costs(self, trades: Iterable[LiveTrade]) -> dict[UUID, Decimal]:
+        """Return by version what each of these trades changed of the cost of what is open, all gains of it counted."""
+        found = {t.version: amount(t, self.policies.at(t.executed_at)) if t.quantity else ZERO for t in trades}
+        for closure in self.closures:
+            if closure.trade in found:
+                found[closure.trade] += closure.recognized
+        return found
+
+    def run(self, trades: Iterable[LiveTrade]) -> None:
+        """Match trades that come after all that was matched before, given in their order."""
+        for policy, run in groupby(trades, key=lambda t: self.policies.at(t.executed_at)):
+            if policy.method == SECTION_104:
+                self._section_104(list(run), policy)
+                continue
+            if policy.method == AVERAGE:
+                self._merge()
+            for trade in run:
+                self._match(trade, policy)
+
+    def _match(self, trade: LiveTrade, policy: Policy) -> None:
+        left, parts = trade.quantity, []
+        for lot in self._candidates(trade, policy):
+            if not left:
+                break
+            taken = lot.remaining if abs(lot.remaining) <= abs(left) else -left
+            parts.append((lot, taken, _take(lot, taken)))
+            left += taken
+        self.lots = [lot for lot in self.lots if lot.remaining]
+        whole = amount(trade, policy)
+        opening = self._opening(trade, left, whole, policy)
+        closures = list(_closures(trade, parts, whole - opening))
+        self.closures += closures
+        if policy.wash_sales:
+            for closure in closures:
+                self._wash(closure)
+
+    def _candidates(self, trade: LiveTrade, policy: Policy) -> list[OpenLot]:
+        """Return what a trade may close in the order it does: the lots chosen for it first."""
+        against = [lot for lot in self.lots if (lot.remaining > 0) != (trade.quantity > 0)]
+        if policy.method == LIFO:
+            against.reverse()
+        elif policy.method == HIFO:
+            # The smallest gain first: of longs the dearest, of shorts those that brought least.
+            against.sort(key=price_of, reverse=trade.quantity < 0)
+        if not trade.chosen:
+            return against
+        place = {lot: n for n, lot in enumerate(trade.chosen)}
+        return sorted(against, key=lambda lot: place.get(lot.id, len(place)))
+
+    def _opening(self, trade: LiveTrade, left: Decimal, whole: Decimal, policy: Policy) -> Decimal:
+        """Open a lot with what a trade didn't close; return its cost."""
+        if not left:
+            return ZERO
+        lot = OpenLot(trade.id, trade.version, trade.executed_at, trade.price, left, left)
+        if policy.commissions == IN_COST:
+            lot.basis = _share(whole, left, trade.quantity)
+        cost = lot.cost
+        self.lots.append(lot)
+        if policy.method == AVERAGE:
+            self._merge()
+        elif policy.wash_sales and left > 0:
+            self._replace_earlier(lot)
+        return cost
+
+    def _merge(self) -> None:
+        """Make one pool of all lots, which are long or short alike; it keeps the first one's name and day."""
+        if len(self.lots) < 2:
+            return
+        pool, *others = self.lots
+        pool.basis = self.cost
+        for lot in others:
+            pool.remaining += lot.remaining
+            pool.quantity += lot.remaining
+        pool.price = _price(pool.basis, pool.remaining)
+        self.lots = [pool]
+
+    # Wash sales: losses of long lots. Shorts take theirs as they come.
+
+    def _wash(self, closure: Closure) -> None:
+        """Move a loss to what was bought in the 30 days before and is still held; what is left waits for 30 days."""
+        if closure.quantity <= 0 or closure.gain >= 0:
+            return
+        loss = _Loss(closure, closure.quantity)
+        for lot in list(self.lots):
+            bought = lot.remaining > 0 and _day(closure.closed_at) - _day(lot.opened_at) <= WINDOW
+            if loss.left and bought and lot.version != closure.opened_by and lot.id not in self._replaced:
+                self._move(loss, lot)
+        if loss.left:
+            self._losses.append(loss)
+
+    def _replace_earlier(self, lot: OpenLot) -> None:
+        """Move losses of the 30 days before to what is bought now."""
+        day = _day(lot.opened_at)
+        self._losses = [x for x in self._losses if x.left and day - _day(x.closure.closed_at) <= WINDOW]
+        for loss in self._losses:
+            if lot.id in self._replaced:
+                break
+            rest = self._move(loss, lot)
+            if rest is not None:
+                lot = rest
+
+    def _move(self, loss: _Loss, lot: OpenLot) -> OpenLot | None:
+        """Add a loss to the cost of a lot, of which it takes no more than was sold; return the rest, a lot of its own."""
+        rest = self._split(lot, loss.left) if lot.remaining > loss.left else None
+        closure = loss.closure
+        last = lot.remaining == loss.left
+        moved = -closure.recognized if last else _share(-closure.gain, lot.remaining, closure.quantity)
+        closure.disallowed += moved
+        lot.basis = lot.cost + moved
+        held = lot.held_since or lot.opened_at
+        lot.held_since = held - (closure.closed_at - closure.held_since)
+        loss.left -= lot.remaining
+        self._replaced.add(lot.id)
+        return rest
+
+    def _split(self, lot: OpenLot, kept: Decimal) -> OpenLot:
+        rest = replace(lot, id=uuid5(lot.id, "rest"), quantity=lot.remaining - kept, remaining=lot.remaining - kept)
+        if lot.basis is not None:
+            rest.basis = _share(lot.basis, rest.remaining, lot.remaining)
+            lot.basis -= rest.basis
+        lot.quantity -= rest.quantity
+        lot.remaining = kept
+        self.lots = sorted([*self.lots, rest], key=lambda lot: lot.key)
+        return rest
+
+    # The pool of section 104 with its rules before it: purchases of the same day, then of the 30 days after.
+
+    def _section_104(self, trades: Sequence[LiveTrade], policy: Policy) -> None:
+        self._merge()
+        days = list(_days(trades, policy))
+        bought, sold = [d for d in days if d.quantity > 0], [d for d in days if d.quantity < 0]
+        for sale in sold:
+            for purchase in bought:
+                if purchase.day == sale.day:
+                    self._pair(sale, purchase, SAME_DAY)
+        for sale in sold:
+            for purchase in bought:
+                if sale.day < purchase.day <= sale.day + WINDOW:
+                    self._pair(sale, purchase, THIRTY_DAYS)
+        for day in days:
+            self._into_pool(day)
+
+    def _pair(self, sale: "_Day", purchase: "_Day", match: str) -> None:
+        quantity = min(-sale.left, purchase.left)
+        if quantity <= 0:
+            return
+        cost, value = purchase.take(quantity), sale.take(-quantity)
+        # A purchase later than its sale closes it; held since then, for no time at all.
+        held = min(purchase.at, sale.at)
+        bought = purchase.trade
+        self.closures.append(
+            Closure(sale.trade.version, bought.id, bought.version, held, sale.at, quantity, cost, value, match)
+        )
+
+    def _into_pool(self, day: "_Day") -> None:
+        while day.left and self.lots and (self.lots[0].remaining > 0) != (day.left > 0):
+            lot = self.lots[0]
+            taken = lot.remaining if abs(lot.remaining) <= abs(day.left) else -day.left
+            cost, value = _take(lot, taken), day.take(-taken)
+            match, trade = (POOL if taken > 0 else ""), day.trade.version
+            self.closures.append(Closure(trade, lot.id, lot.version, lot.opened_at, day.at, taken, cost, value, match))
+            self.lots = [lot for lot in self.lots if lot.remaining]
+        if day.left:
+            quantity, basis = day.left, day.take(day.left)
+            first = day.trade
+            price = _price(basis, quantity)
+            self.lots.append(OpenLot(first.id, first.version, day.at, price, quantity, quantity, basis=basis))
+            self._merge()
+
+
+@dataclass(slots=True)
+class _Day:
+    """All that was bought, or all that was sold, on one day: one trade in the eyes of the rules. Signed."""
+
+    day: date
+    at: datetime
+    trade: LiveTrade
+    quantity: Decimal
+    amount: Decimal
+    left: Decimal
+    amount_left: Decimal
+
+    def take(self, quantity: Decimal) -> Decimal:
+        """Take a part out; return what it cost or brought, signed."""
+        part = _share(self.amount_left, quantity, self.left)
+        self.left -= quantity
+        self.amount_left -= part
+        return part
+
+
+def _days(trades: Sequence[LiveTrade], policy: Policy) -> Iterator[_Day]:
+    for day, of_day in groupby(trades, key=lambda t: _day(t.executed_at)):
+        both = list(of_day)
+        for side in (True, False):
+            if chosen := [t for t in both if t.quantity and (t.quantity > 0) == side]:
+                quantity = sum((t.quantity for t in chosen), ZERO)
+                total = sum((amount(t, policy) for t in chosen), ZERO)
+                yield _Day(day, chosen[0].executed_at, chosen[0], quantity, total, quantity, total)
+
+
+def _closures(trade: LiveTrade, parts: Sequence[tuple[OpenLot, Decimal, Decimal]], value: Decimal) -> Iterator[Closure]:
+    """Give every part its share of what the trade paid for all that it closed, to the last digit."""
+    whole = sum((taken for _, taken, _ in parts), ZERO)
+    for lot, taken, cost in parts:
+        part = _share(value, taken, whole)
+        value, whole = value - part, whole - taken
+        held = lot.held_since or lot.opened_at
+        yield Closure(trade.version, lot.id, lot.version, held, trade.executed_at, taken, cost, part)
+
+
+def _take(lot: OpenLot, quantity: Decimal) -> Decimal:
+    """Take a part out of a lot, signed like it; return what it had cost."""
+    before, left = lot.cost, lot.remaining - quantity
+    if lot.basis is not None:
+        lot.basis = before - _share(before, quantity, lot.remaining)
+    lot.remaining = left
+    return before - lot.cost
+
+
+def _share(whole: Decimal, part: Decimal, of: Decimal) -> Decimal:
+    """Return the part's share of an amount as the books keep money; all of it for the last part."""
+    return whole if part == of else money(EXACT.divide(EXACT.multiply(whole, part), of))
+
+
+def _price(basis: Decimal, quantity: Decimal) -> Decimal:
+    return money(EXACT.divide(basis, quantity))
+
+
+def _day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
