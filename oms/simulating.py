@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from django.contrib.auth import get_user_model
 
 from brokers import adapters
 from brokers import queries as brokers
@@ -39,6 +40,8 @@ from orders import operations as desk
 from orders.domain.tickets import Terms, Ticket
 from orders.models import Execution, Order
 from orders.states import OPEN, OrdStatus
+from risk.models import Halt
+from risk.operations import release_halt
 
 START = datetime(2026, 1, 5, 15, 0, tzinfo=UTC)
 """Always the same hour: what depends on the day must not depend on when it is run."""
@@ -118,6 +121,8 @@ class Simulation:
         self.brokers: list[BrokerRef] = [brokers.brokers_by_code()[code] for code in sorted(LINES)]
         self.streams = {b.code: adapter_for(b.id, b.adapter, b.settings).stream(0) for b in self.brokers}
         sql.run("UPDATE brokers_brokersession SET connected = true")
+        officer = get_user_model().objects.get(username="risk")
+        self.officer = Actor("user:risk", officer.pk)
         self.market = MarketModel(DEMO_INSTRUMENTS, seed=self.seed)
 
     def _step(self) -> None:
@@ -138,6 +143,12 @@ class Simulation:
             if reports:
                 desk.apply(broker.id, reports, actor=Actor.system("gateway"), at=self.at)
             desk.apply_parked(broker.id, actor=Actor.system("gateway"), at=self.at)
+        self._unfreeze()
+
+    def _unfreeze(self) -> None:
+        """Let an officer look at each account that an overfill has stopped, and release it."""
+        for halt in Halt.objects.filter(released_at=None):
+            release_halt(halt.id, reason="looked at", actor=self.officer, at=self.at)
 
     @staticmethod
     def _forget_real_time(broker: BrokerRef) -> None:

@@ -8,6 +8,15 @@ _LIVE = (
     "WHERE e.kind <> 'bust' AND NOT EXISTS (SELECT 1 FROM orders_execution r WHERE r.ref_id = e.id)"
 )
 
+
+def _told(name: str, *, text: bool = False) -> str:
+    """Return SQL for a field of the order that an event's body tells, cut out: reading each whole body takes minutes over
+    a million orders. In a text of the body every quote is escaped, so the name can stand in none.
+    """
+    mark, end = (f',"{name}":"', '"') if text else (f',"{name}":', ",")
+    return f"split_part(split_part(e.body, '{mark}', 2), '{end}', 1)"
+
+
 PREDICATES = {
     "I01 filled quantity of a broker order = its live executions, those before a split in the units after it": f"""
         SELECT c.id FROM orders_childorder c LEFT JOIN ({_LIVE}) e ON e.child_id = c.id
@@ -62,16 +71,18 @@ PREDICATES = {
           GROUP BY child_id HAVING count(*) > 1""",
     "I20 nothing stays unanswered for five minutes": """
         SELECT id FROM orders_submission WHERE state IN ('sent', 'unknown') AND sent_at < now() - interval '5 minutes'""",
-    "I21 the last event of an order tells its status": """
+    "I21 the last event of an order tells its status": f"""
         SELECT o.id FROM orders_order o LEFT JOIN LATERAL (
-          SELECT e.body::jsonb->'data' AS data FROM journal_event e
+          SELECT e.body FROM journal_event e
           WHERE e.object_id = o.id::text AND e.frame = 'order' ORDER BY e.sequence DESC LIMIT 1) e ON true
-        WHERE e.data->>'status' IS DISTINCT FROM o.status OR (e.data->>'version')::int IS DISTINCT FROM o.version""",
+        WHERE {_told("status", text=True)} IS DISTINCT FROM o.status
+          OR {_told("version")} IS DISTINCT FROM o.version::text""",
     "I22 status changes chain": """
         SELECT object_id FROM (
           SELECT e.object_id, p.pair->>0 AS a, lag(p.pair->>1) OVER (PARTITION BY e.object_id ORDER BY e.sequence, p.n) AS before
-          FROM journal_event e, jsonb_array_elements(e.body::jsonb->'transitions') WITH ORDINALITY p(pair, n)
-          WHERE e.frame = 'order') x
+          FROM journal_event e, jsonb_array_elements(
+            ('{"t":' || split_part(e.body, ',"transitions":', 2))::jsonb->'t') WITH ORDINALITY p(pair, n)
+          WHERE e.frame = 'order' AND e.body NOT LIKE '%,"transitions":[]%') x
         WHERE before IS NOT NULL AND before <> a""",
     "I24 no due submission older than a minute": """
         SELECT id FROM orders_submission WHERE state = 'prepared' AND due_at < now() - interval '60 seconds' AND kind <> 'cancel'

@@ -42,8 +42,8 @@ JOINED = """
 _WAITED = f"""
 SELECT s.id, o.id FROM orders_submission s {JOINED}
 WHERE s.broker_id = %(broker)s AND s.state = 'prepared' AND s.kind <> 'cancel' AND s.due_at <= clock_timestamp()
-  AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())
-  AND s.judged_at <= clock_timestamp() - make_interval(secs => %(seconds)s) AND {HALT_PREDICATE}
+  AND (s.valid_until IS NULL OR s.valid_until > %(at)s)
+  AND s.judged_at <= %(at)s - make_interval(secs => %(seconds)s) AND {HALT_PREDICATE}
 ORDER BY s.due_at LIMIT %(limit)s
 """
 log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ def judge_again(broker: BrokerRef, *, at: datetime) -> int:
 
     What risk refuses now ends here (a replace leaves its order as it was); what no quote can be had for waits on.
     """
-    found = sql.run(_WAITED, {"broker": broker.id, "seconds": JUDGED_SECONDS, "limit": JUDGE_MAX}).fetchall()
+    found = sql.run(_WAITED, {"broker": broker.id, "seconds": JUDGED_SECONDS, "at": at, "limit": JUDGE_MAX}).fetchall()
     if found:
         _judge(broker, {pk for pk, _ in found}, {order_id for _, order_id in found}, at)
     return len(found)

@@ -683,6 +683,7 @@ class Fold:
             self.at,
         )
         changed = {c.order_id for c in self.children.values()}
+        within = {i for i in changed if not self.book.orders[i].overfilled}
         _stop_excess(self.book, changed, self.at)
         for order_id in sorted(changed):
             refold(self.book, order_id, at=self.at)
@@ -693,11 +694,22 @@ class Fold:
         touched = portfolio.book(self.fills, at=self.at) if self.fills else []
         decided = {i: risk.Decided(unit, self._pending_units(i)) for i, unit in self.accepted.items() if i in changed}
         risk.resize({i: self.book.may_fill(i) for i in changed}, decided=decided)
+        entries += self._freeze(within, actor)
         journal.append(entries + position_entries(touched), actor=actor, at=self.at)
         codes = {brokers.brokers()[s.broker_id].code for s in self.book.new_submissions}
         if codes:
             after_commit(lambda: doorbell.ring(codes))
         return len(self.executions)
+
+    def _freeze(self, within: set[UUID], actor: Actor) -> list[Entry]:
+        """Stop accounts from opening more where an order has just been filled past its quantity: a person looks first."""
+        over = [order for i in sorted(within) if (order := self.book.orders[i]).overfilled]
+        if not over:
+            return []
+        names = Names()
+        log.error("order_overfilled", orders=[str(o.id) for o in over])
+        reason = f"overfilled: {', '.join(o.client_order_id for o in over)}"
+        return risk.freeze([names.accounts[o.account_id] for o in over], reason=reason, actor=actor, at=self.at)
 
     def _pending_units(self, order_id: UUID) -> list[Decimal]:
         """Return what a unit is held at under each set of terms that is still asked for."""

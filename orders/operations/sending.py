@@ -84,14 +84,14 @@ def _claim_statement(*, halts: bool) -> str:
     was judged too long ago is left to `judge_again`.
     """
     due = """s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= clock_timestamp()
-      AND (s.valid_until IS NULL OR s.valid_until > clock_timestamp())"""
+      AND (s.valid_until IS NULL OR s.valid_until > %(at)s)"""
     return f"""
     WITH cancels AS MATERIALIZED (
       SELECT s.id FROM orders_submission s WHERE {due} AND s.kind = 'cancel'
       ORDER BY s.due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     ), others AS MATERIALIZED (
       SELECT s.id FROM orders_submission s {JOINED if halts else ""} WHERE {due} AND s.kind <> 'cancel'
-      AND NOT %(cancels_only)s AND s.judged_at > clock_timestamp() - make_interval(secs => %(judged)s)
+      AND NOT %(cancels_only)s AND s.judged_at > %(at)s - make_interval(secs => %(judged)s)
       {f"AND {HALT_PREDICATE}" if halts else ""}
       ORDER BY s.due_at LIMIT %(limit)s - (SELECT count(*) FROM cancels) FOR UPDATE OF s SKIP LOCKED
     )
@@ -150,7 +150,7 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
         [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
         wanted = {
             "broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS, "cancels_only": cancels_only,
-            "judged": JUDGED_SECONDS,
+            "judged": JUDGED_SECONDS, "at": at,
         }  # fmt: skip
         found = sql.run(_CLAIM[halts], wanted, binary=True)
         claimed = [
@@ -349,11 +349,10 @@ def _expire_leases(broker: BrokerRef) -> list[UUID]:
     return [r[0] for r in rows.fetchall()]
 
 
-def _too_late(broker: BrokerRef) -> list[UUID]:
+def _too_late(broker: BrokerRef, at: datetime) -> list[UUID]:
     rows = sql.run(
-        "SELECT id FROM orders_submission WHERE broker_id = %s AND state = 'prepared' "
-        "AND valid_until < clock_timestamp() LIMIT %s",
-        [broker.id, CLAIM_MAX],
+        "SELECT id FROM orders_submission WHERE broker_id = %s AND state = 'prepared' AND valid_until <= %s LIMIT %s",
+        [broker.id, at, CLAIM_MAX],
     )
     return [r[0] for r in rows.fetchall()]
 
@@ -364,12 +363,13 @@ def resolve(broker: BrokerRef, *, clock: Any) -> int:
     Silence settles nothing. Absence counts only after the lease and a full call time have passed and the broker
     has said twice, further apart than its own delay in showing orders, that it knows nothing of the id.
     """
+    at = clock()
     if lost := _expire_leases(broker):
-        mark_unknown(lost, at=clock())
-    if late := _too_late(broker):
-        _give_up(broker, late, SubmissionState.PREPARED, SubmissionState.NOT_SENT, at=clock(), reason=Reason.TOO_LATE)
+        mark_unknown(lost, at=at)
+    if late := _too_late(broker, at):
+        _give_up(broker, late, SubmissionState.PREPARED, SubmissionState.NOT_SENT, at=at, reason=Reason.TOO_LATE)
     rows = list(
-        Submission.objects.filter(broker_id=broker.id, state=SubmissionState.UNKNOWN, due_at__lte=clock()).order_by(
+        Submission.objects.filter(broker_id=broker.id, state=SubmissionState.UNKNOWN, due_at__lte=at).order_by(
             "due_at"
         )[:CLAIM_MAX]
     )

@@ -2,7 +2,7 @@
 
 from risk.operations.approving import ask, asked_before, settle
 from risk.operations.checking import Decided, check, judge_again, recheck, resize
-from risk.operations.halting import engage_halt, release_halt
+from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
 from risk.operations.restricting import restrict
 
@@ -13,6 +13,7 @@ __all__ = [
     "check",
     "decide",
     "engage_halt",
+    "freeze",
     "judge_again",
     "propose_limit",
     "recheck",

@@ -1,5 +1,6 @@
 """Kill switches. Engaging one is a row in PostgreSQL: no Redis, no worker, no broker is asked."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
-from oms.runtime.transactions import in_transaction, is_conflict, transaction_scope
+from oms.runtime.transactions import in_transaction, is_conflict, require_transaction, transaction_scope
 from portfolio.models import Account
 from risk.domain.scopes import HALT_SCOPES, Scope
 from risk.models import Halt
@@ -74,6 +75,31 @@ def _engage(scope: Scope, *, mode: str, reason: str, actor: Actor, at: datetime)
     return halt
 
 
+def freeze(accounts: Sequence[str], *, reason: str, actor: Actor, at: datetime) -> list[Entry]:
+    """Let accounts only reduce until a person releases them, in the caller's transaction; return the entries that tell it.
+
+    An account under a halt of its own stays as it is. Taken before the journal's heads, like every lock.
+    """
+    require_transaction()
+    if not accounts:
+        return []
+    sql.run("SELECT pg_advisory_xact_lock(%s)", [HALT_LOCK])
+    found = sql.run(
+        "SELECT scope_key FROM risk_halt WHERE released_at IS NULL AND scope_kind = 'account' AND scope_key = ANY(%s)",
+        [sorted(accounts)],
+    )
+    began = _now_at_the_latest(at)
+    halts = [
+        Halt(
+            id=uuid7(), scope_kind="account", scope_key=code, mode=Halt.Mode.REDUCE_ONLY, reason=_reason(reason),
+            engaged_by=actor.name, engaged_user_id=actor.user_id, engaged_at=began,
+        )
+        for code in sorted(set(accounts) - {r[0] for r in found})
+    ]  # fmt: skip
+    sql.insert(halts)
+    return [entry for halt in halts for entry in _entries(halt, "halt.engaged")]
+
+
 @in_transaction
 def release_halt(halt_id: UUID, *, reason: str, actor: Actor, at: datetime) -> Halt:
     """Let a scope trade again, by another person than the one who stopped it.
@@ -111,12 +137,15 @@ def _reason(text: str) -> str:
 
 
 def _tell(halt: Halt, kind: str, *, actor: Actor, at: datetime) -> None:
-    """Journal a halt on the system's chain and, for the screens, on that of every account it binds."""
+    journal.append(_entries(halt, kind), actor=actor, at=at)
+
+
+def _entries(halt: Halt, kind: str) -> list[Entry]:
+    """Return what tells a halt on the system's chain and, for the screens, on that of every account it binds."""
     body = json.dumps({"data": halt_out(halt)})
     entries = [Entry(SYSTEM_STREAM, kind, str(halt.id), body)]
     codes = [halt.scope_key] if halt.scope_kind == "account" else _all_accounts()
-    entries += [Entry(account_stream(code), kind, str(halt.id), body, frame="halt") for code in codes]
-    journal.append(entries, actor=actor, at=at)
+    return entries + [Entry(account_stream(code), kind, str(halt.id), body, frame="halt") for code in codes]
 
 
 def _all_accounts() -> list[str]:

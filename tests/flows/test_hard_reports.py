@@ -15,7 +15,8 @@ from orders.domain.tickets import Terms
 from orders.models import ChildOrder, Execution, ParkedReport, Submission
 from orders.operations import sending
 from portfolio.models import Position
-from risk.models import Hold
+from risk.models import Halt, Hold
+from risk.operations import release_halt
 from tests.conftest import Desk
 
 
@@ -314,6 +315,24 @@ class TestParked:
             gains.add(Position.objects.get().realized)
             transaction.savepoint_rollback(before)
         assert len(gains) == 1
+
+
+class TestOverfill:
+    def test_it_stops_the_account_from_opening_more_until_a_person_has_looked(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "12"))
+        order = desk.order(placed)
+        assert (order.status, order.filled_quantity, order.overfilled) == ("filled", 12, True)
+        halt = Halt.objects.get()
+        assert (halt.scope_kind, halt.scope_key, halt.mode) == ("account", "MAIN", "reduce_only")
+        opening, reducing = desk.place("buy 1 AAPL limit 99.00", "sell 2 AAPL limit 100.00")
+        assert (desk.order(opening).reason, desk.order(reducing).status) == ("halted", "pending_new")
+        desk.report(trade(desk, sent, "E2", "1"))
+        assert Halt.objects.count() == 1, "it is stopped once"
+        release_halt(halt.id, reason="the broker owns it", actor=desk.actor(desk.rita), at=desk.at)
+        [again] = desk.place("buy 1 AAPL limit 99.00")
+        assert desk.order(again).status == "pending_new"
+        desk.holds()
 
 
 class TestReplace:

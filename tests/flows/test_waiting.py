@@ -126,7 +126,7 @@ class TestValid:
     def test_a_market_order_that_waited_too_long_is_not_sent(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10 AAPL")
         assert Submission.objects.get().valid_until == desk.at + IMMEDIATE
-        Submission.objects.update(valid_until=datetime.now(UTC) - timedelta(seconds=1))
+        Submission.objects.update(valid_until=desk.at - timedelta(seconds=1))
         assert desk.send() == 0
         desk_operations.resolve(queries.brokers_by_code()["NEAR"], clock=desk.clock)
         order = desk.order(placed)

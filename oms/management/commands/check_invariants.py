@@ -1,6 +1,8 @@
 """Run every invariant of every app on the real rows."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -9,18 +11,32 @@ from django.db import connection
 
 from oms.runtime.commands import add_options, tell
 
+STATEMENT_MINUTES_MAX = 15
 APPS = ("portfolio", "risk", "orders")
 
 
 def violations() -> dict[str, list[str]]:
     """Return the rows that break each invariant, by its name; clean data gives only empty lists."""
     found = {}
-    for app in APPS:
-        for name, predicate in import_module(f"{app}.invariants").PREDICATES.items():
-            with connection.cursor() as cursor:
+    with connection.cursor() as cursor, _patience(cursor):
+        for app in APPS:
+            for name, predicate in import_module(f"{app}.invariants").PREDICATES.items():
                 cursor.execute(predicate)
                 found[name] = [str(row[0]) for row in cursor.fetchmany(50)]
     return found
+
+
+@contextmanager
+def _patience(cursor: Any) -> Iterator[None]:
+    """Give each statement as long as the whole history takes, not what an operation may."""
+    cursor.execute("SELECT current_setting('statement_timeout')")
+    [usual] = cursor.fetchone()
+    cursor.execute("SELECT set_config('statement_timeout', %s, false)", [f"{STATEMENT_MINUTES_MAX}min"])
+    try:
+        yield
+    finally:
+        if not connection.needs_rollback and connection.connection is not None and not connection.connection.broken:
+            cursor.execute("SELECT set_config('statement_timeout', %s, false)", [usual])
 
 
 class Command(BaseCommand):
