@@ -184,6 +184,7 @@ class Order(Lifecycle):
     arrival_ask = ExactField(null=True)
     arrival_at = models.DateTimeField(null=True)
     triggered_at = models.DateTimeField(null=True)
+    lots = models.JSONField(null=True)  # ids of the lots it is to close first
     next_terms = models.JSONField(null=True)  # what a new broker order will ask for once the present one is canceled
 
     class Meta:

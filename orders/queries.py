@@ -77,6 +77,7 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "side": order.side,
         "quantity": text(order.quantity),
         "size_by": order.size_by,
+        "lots": order.lots,
         "order_type": order.order_type,
         "limit_price": text_or_none(order.limit_price),
         "stop_price": text_or_none(order.stop_price),

@@ -3,7 +3,7 @@
 from rest_framework import serializers
 
 from oms.runtime.rest import DecimalText, ProblemOut, Strict
-from orders.domain.tickets import ORDER_TYPES, SIDES, TIMES_IN_FORCE
+from orders.domain.tickets import LOTS_MAX, ORDER_TYPES, SIDES, TIMES_IN_FORCE
 from orders.states import OrdStatus, SubmissionState
 
 STATUSES = [s.value for s in OrdStatus]
@@ -42,6 +42,13 @@ class OrderIn(Strict):
     )
     strategy = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True)
     note = serializers.CharField(required=False, max_length=200, allow_blank=True)
+    lots = serializers.ListField(
+        child=serializers.UUIDField(),
+        required=False,
+        allow_null=True,
+        max_length=LOTS_MAX,
+        help_text="Open lots to close first; what they don't cover, the account's method chooses.",
+    )
 
 
 class ReasonOut(_Base):  # type: ignore[type-arg]
@@ -71,6 +78,7 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     size_by = serializers.DictField(
         child=DecimalText(), allow_null=True, help_text="What the quantity was worked out from, as asked."
     )
+    lots = serializers.ListField(child=serializers.UUIDField(), allow_null=True, help_text="Lots to close first.")
     order_type = serializers.ChoiceField(choices=ORDER_TYPES)
     limit_price = DecimalText(allow_null=True)
     stop_price = DecimalText(allow_null=True)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
@@ -17,7 +17,7 @@ from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.runtime import sql
 from portfolio.domain.lots import LiveTrade, OpenLot, notional
 from portfolio.domain.matching import Closure, Matching, is_long_term
-from portfolio.domain.policies import PLAIN, Policies, Policy
+from portfolio.domain.policies import PLAIN, POOLED, Policies, Policy
 from portfolio.domain.versions import live_trades
 from portfolio.loading import policies_of, trades_of
 from portfolio.models import Account, LedgerEntry, Lot, LotPolicy
@@ -211,6 +211,29 @@ def lots_of(account_id: int, *, at: datetime) -> list[dict[str, Any]]:
         }
         for lot in rows
     ]
+
+
+class HeldLot(NamedTuple):
+    """Whose an open lot is, and what is left of it."""
+
+    account_id: int
+    instrument_id: int
+    remaining: Decimal
+
+
+def lots_by_id(ids: Iterable[UUID]) -> dict[UUID, HeldLot]:
+    """Return those of these lots that are open."""
+    rows = sql.run(
+        "SELECT id, account_id, instrument_id, remaining FROM portfolio_lot "
+        "WHERE id = ANY(%s::uuid[]) AND closed_at IS NULL",
+        [list(ids)],
+    )
+    return {lot: HeldLot(*held) for lot, *held in rows}
+
+
+def pooled_accounts(account_ids: Iterable[int], *, at: datetime) -> set[int]:
+    """Return those of these accounts that keep no lots apart now."""
+    return {a for a, policies in policies_of(sorted(account_ids)).items() if policies.at(at).method in POOLED}
 
 
 def lots_closed_by(

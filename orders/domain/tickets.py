@@ -19,7 +19,7 @@ TIMES_IN_FORCE = ("day", "gtc", "ioc", "fok", "gtd")
 NEEDS_LIMIT = frozenset({"limit", "stop_limit"})
 NEEDS_STOP = frozenset({"stop", "stop_limit"})
 NOT_YET = (
-    "trail_amount trail_percent display_quantity algo take_profit stop_loss group lots".split()  # noqa: SIM905
+    "trail_amount trail_percent display_quantity algo take_profit stop_loss group".split()  # noqa: SIM905
 )
 """Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
 
@@ -39,8 +39,11 @@ _FIELDS = frozenset(
         "broker",
         "strategy",
         "note",
+        "lots",
     ]
 )
+LOTS_MAX = 100
+"""How many lots one ticket may choose."""
 ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
 SYMBOL = re.compile(r"[A-Za-z0-9_.:/\-]{1,32}", re.ASCII)
 
@@ -66,6 +69,7 @@ class Ticket:
     strategy: str = ""
     note: str = ""
     size_by: SizeBy | None = None
+    lots: tuple[UUID, ...] = ()
 
     def digest(self) -> bytes:
         """Return a hash of all that was asked, so that a reused id with another body shows."""
@@ -76,6 +80,7 @@ class Ticket:
                     decimals.text_or_none(self.limit_price), decimals.text_or_none(self.stop_price), self.time_in_force,
                     json.rfc3339_or_none(self.expire_at), self.broker, self.strategy, self.note,
                     *([self.size_by.as_json()] if self.size_by else []),
+                    *([{"lots": [str(i) for i in self.lots]}] if self.lots else []),
                 ]
             )
         ).digest()  # fmt: skip
@@ -107,6 +112,7 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         strategy=reader.pattern("strategy", ID, required=False),
         note=reader.note("note", 200),
         size_by=size_by,
+        lots=reader.lots(),
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -238,6 +244,21 @@ class _Reader:
             self.errors += error.errors
             return None
 
+    def lots(self) -> tuple[UUID, ...]:
+        value = self.raw.get("lots")
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not 0 < len(value) <= LOTS_MAX:
+            self.fault("not_a_list", f"Send 1 to {LOTS_MAX} ids of lots.", "lots")
+            return ()
+        found = [_id(v) for v in value]
+        if None in found or len(set(found)) != len(found):
+            self.fault("not_a_list", "Send ids of lots as UUIDs, each once.", "lots")
+            return ()
+        if self.raw.get("side") == "sell_short":
+            self.fault("not_allowed", "A short sale closes no lots.", "lots")
+        return tuple(i for i in found if i is not None)
+
     def quantity(self) -> Decimal:
         if self.raw.get("size_by") is None:
             return self.positive("quantity", wanted=True, of="order") or decimals.ZERO
@@ -296,3 +317,10 @@ def _time(value: object) -> datetime | None:
     except ValueError:
         return None
     return moment.astimezone(UTC) if moment.tzinfo is not None else None
+
+
+def _id(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) and len(value) == 36 else None
+    except ValueError:
+        return None

@@ -29,6 +29,7 @@ from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
 from orders.queries import Names, order_out
 from orders.states import OrdStatus
+from portfolio import queries as portfolio
 from portfolio.models import Account, Strategy
 from risk import operations as risk
 from risk.domain.intents import Intent
@@ -110,7 +111,7 @@ def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
     with sql.pipeline():
         accounts = _lock_accounts(requests, at)
         drafts = _drafts(requests, accounts, answers)
-        fresh = _sized(_claim_ids(drafts, answers), answers)
+        fresh = _sized(_choosing(_claim_ids(drafts, answers), answers, at), answers)
         if fresh:
             _decide(fresh, answers, at)
     return [answers[i] for i in range(len(requests))]
@@ -225,8 +226,40 @@ def _sized(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]:
             answers[draft.index] = Placed(None, "", False, found)
         else:
             draft.request = replace(draft.request, ticket=replace(draft.request.ticket, quantity=found))
+    return _without(refused, drafts, answers)
+
+
+def _choosing(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> list[_Draft]:
+    """Refuse drafts that choose lots which they can't close; return the others."""
+    choosing = [d for d in drafts if d.request.ticket.lots]
+    if not choosing:
+        return drafts
+    known = portfolio.lots_by_id({lot for d in choosing for lot in d.request.ticket.lots})
+    pooled = portfolio.pooled_accounts({d.account.id for d in choosing}, at=at)
+    refused: dict[UUID, DomainError] = {}
+    for draft in choosing:
+        if fault := _lots_fault(draft, known, pooled):
+            refused[draft.order_id] = fault
+            answers[draft.index] = Placed(None, "", False, fault)
+    return _without(refused, drafts, answers)
+
+
+def _lots_fault(draft: _Draft, known: dict[UUID, portfolio.HeldLot], pooled: set[int]) -> DomainError | None:
+    ticket = draft.request.ticket
+    if draft.account.id in pooled:
+        return Invalid("no_lots_to_choose", "This account keeps one pool of each instrument.", field="lots")
+    long = ticket.side != "buy"
+    for lot in (known.get(i) for i in ticket.lots):
+        own = lot is not None and (lot.account_id, lot.instrument_id) == (draft.account.id, draft.instrument.id)
+        if lot is None or not own or (lot.remaining > 0) != long:
+            return Invalid("unknown_lot", "Name open lots of the account that this order would close.", field="lots")
+    return None
+
+
+def _without(refused: dict[UUID, DomainError], drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]:
+    """Return the drafts that were not refused, and give the twins of a refused one its answer."""
     for index, answer in answers.items():
-        if answer.order_id in refused and not answer.problem:  # a twin of a refused one
+        if answer.order_id in refused and not answer.problem:
             answers[index] = Placed(None, "", False, refused[answer.order_id])
     return [d for d in drafts if d.order_id not in refused]
 
@@ -427,6 +460,7 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         strategy_id=draft.strategy,
         note=ticket.note,
         size_by=ticket.size_by.as_json() if ticket.size_by else None,
+        lots=[str(i) for i in ticket.lots] or None,
         origin=draft.request.origin,
         correlation_id=draft.request.correlation,
         created_by_id=draft.request.actor.user_id,

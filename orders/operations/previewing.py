@@ -53,10 +53,15 @@ def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
         "cost": {"bps": chosen["cost_bps"], "parts": chosen["parts"]} if chosen else None,
         "holds_after": {"amount": decimals.text(hold[0]), "currency": hold[1]} if hold and approved else None,
         **(_money(order, chosen["broker"], at) if chosen else {"fees": None, "cash_after": None}),
-        "lots": portfolio.lots_closed_by(order.account_id, order.instrument_id, order.side, order.quantity, at=at)
-        if approved
-        else [],
+        "lots": _closed(order, at) if approved else [],
     }
+
+
+def _closed(order: Order, at: datetime) -> list[dict[str, Any]]:
+    chosen = tuple(UUID(i) for i in order.lots or ())
+    return portfolio.lots_closed_by(
+        order.account_id, order.instrument_id, order.side, order.quantity, at=at, chosen=chosen
+    )
 
 
 def _money(order: Order, broker: str, at: datetime) -> dict[str, Any]:

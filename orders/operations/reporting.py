@@ -514,6 +514,7 @@ class Fold:
                 settle_date=execution.settle_date,
                 strategy_id=order.strategy_id,
                 other_fees=other_fees,
+                chosen=tuple(UUID(i) for i in order.lots) if order.lots else (),
             )
         )
         return execution
