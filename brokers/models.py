@@ -24,6 +24,8 @@ class Instrument(models.Model):
     lot_size = ExactField()
     settlement_days = models.PositiveSmallIntegerField(default=1)
     calendar = models.CharField(max_length=12, blank=True)  # exchange calendar code; empty: never closes
+    sector = models.CharField(max_length=40, blank=True)  # what its business is, for limits on concentration
+    country = models.CharField(max_length=2, blank=True)  # ISO 3166 code of the issuer
     active = models.BooleanField(default=True)
     history = HistoricalRecords()
 

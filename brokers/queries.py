@@ -45,7 +45,7 @@ def instruments() -> dict[int, InstrumentRef]:
     """Return all instruments by id."""
     fields = (
         "id", "symbol", "asset_class", "base_currency", "currency", "tick_size", "lot_size", "settlement_days", "active",
-        "calendar",
+        "calendar", "sector", "country",
     )  # fmt: skip
     return _cached("instruments", lambda: {r[0]: InstrumentRef(*r) for r in Instrument.objects.values_list(*fields)})
 

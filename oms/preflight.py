@@ -20,7 +20,7 @@ from oms.kernel.errors import DomainError
 from oms.runtime import sql
 from oms.runtime.redis import client
 from portfolio.operations import require_usable
-from risk.domain.gate import REQUIRED
+from risk.domain.limits import REQUIRED
 
 POSTGRESQL_LEAST = 150_000
 CLOCK_SECONDS_MAX = 1.0

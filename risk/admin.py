@@ -17,7 +17,19 @@ from oms.kernel.errors import DomainError
 from oms.runtime.facts import Facts
 from oms.runtime.roles import actor_for, require_role
 from risk import operations
-from risk.models import Approval, Exposure, Halt, Hold, Limit, RestrictedInstrument, RiskCheck
+from risk.models import (
+    Approval,
+    Exposure,
+    Group,
+    GroupMember,
+    Halt,
+    Hold,
+    Limit,
+    Pace,
+    ProfitPeak,
+    RestrictedInstrument,
+    RiskCheck,
+)
 
 
 class Judged(Facts):
@@ -38,8 +50,19 @@ class Judged(Facts):
 class LimitAdmin(SimpleHistoryAdmin, Judged):
     """Limits, with the second person's decision as an action."""
 
-    list_display = ["kind", "scope_kind", "scope_key", "value", "currency", "status", "maker", "approver", "created_at"]
-    list_filter = ["status", "kind", "scope_kind"]
+    list_display = [
+        "kind",
+        "scope_kind",
+        "scope_key",
+        "value",
+        "currency",
+        "soft",
+        "status",
+        "effective_from",
+        "maker",
+        "approver",
+    ]
+    list_filter = ["status", "soft", "kind", "scope_kind"]
     search_fields = ["scope_key", "reason"]
     list_select_related = ["maker", "approver"]
     actions = ["approve", "refuse"]
@@ -101,6 +124,68 @@ class ApprovalAdmin(Judged):
     ordering = ["-id"]
 
 
+class _Grown(Edited):
+    """Rows that a risk officer adds and nobody takes away: less of them would loosen limits with no second person."""
+
+    editors = frozenset({"risk"})
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Leave what stands."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Leave what stands."""
+        return False
+
+
+@admin.register(Group)
+class GroupAdmin(_Grown):
+    """Names for what limits bind together."""
+
+    list_display = ["code", "name"]
+    search_fields = ["code", "name"]
+
+
+@admin.register(GroupMember)
+class GroupMemberAdmin(_Grown):
+    """Who belongs to which group."""
+
+    list_display = ["group", "kind", "key"]
+    list_filter = ["group", "kind"]
+    list_select_related = ["group"]
+
+
+@admin.register(Pace)
+class PaceAdmin(Judged):
+    """How full the buckets of rate limits are, with enabling a throttled strategy as an action."""
+
+    list_display = ["account", "kind", "scope_kind", "scope_key", "level", "at"]
+    list_filter = ["kind", "account"]
+    list_select_related = ["account"]
+    actions = ["enable"]
+
+    @admin.action(description="Enable the strategy again", permissions=["view"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[Pace]) -> None:
+        """Begin the counts of automated orders anew."""
+        actor, at = actor_for(request.user, automated=False), timezone.now()
+        runs = queryset.filter(kind=Limit.Kind.AUTOMATED_RUNS).select_related("account")
+        self.each(
+            request,
+            runs,
+            lambda row: operations.enable_strategy(
+                row.account.code, row.scope_key, reason="enabled in the admin", actor=actor, at=at
+            ),
+        )
+
+
+@admin.register(ProfitPeak)
+class ProfitPeakAdmin(Judged):
+    """The highest profits seen."""
+
+    list_display = ["account", "value", "at"]
+    list_select_related = ["account"]
+
+
 @admin.register(Hold)
 class HoldAdmin(Judged):
     """What open orders may still take."""
@@ -124,8 +209,8 @@ class ExposureAdmin(Judged):
 class RiskCheckAdmin(Judged):
     """Verdicts with the numbers used."""
 
-    list_display = ["id", "account", "approved", "reason", "at"]
-    list_filter = ["approved", "reason"]
+    list_display = ["id", "account", "approved", "held", "reason", "at"]
+    list_filter = ["approved", "held", "reason"]
     list_select_related = ["account"]
     ordering = ["-id"]
     show_full_result_count = False

@@ -224,6 +224,35 @@ class HaltRelease(Api):
         return Response(queries.halt_out(halt))
 
 
+class EnableIn(Strict):
+    """Which strategy, where, and why."""
+
+    strategy = serializers.CharField(max_length=32)
+    account = serializers.CharField(max_length=16)
+    reason = serializers.CharField(max_length=200)
+
+
+class EnabledOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A strategy that may go on, and how many automated orders it had sent."""
+
+    account = serializers.CharField()
+    strategy = serializers.CharField()
+    counted = DecimalText()
+    reason = serializers.CharField()
+
+
+class StrategyEnable(Api):
+    """POST risk/strategies/enable."""
+
+    permission_classes = [acting("risk")]
+
+    @extend_schema(request=EnableIn, responses={200: EnabledOut, **problems(400, 409)})
+    def post(self, request: Request) -> Response:
+        """Let a strategy send automated orders again after `strategy_throttled`; its count begins anew."""
+        body = body_of(request, EnableIn)
+        return Response(operations.enable_strategy(**body, actor=actor_of(request), at=self.now()))
+
+
 class Exposures(Api):
     """GET risk/exposure."""
 

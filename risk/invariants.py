@@ -18,7 +18,9 @@ PREDICATES: dict[str, str] = {
         UNION ALL SELECT id::text FROM risk_limit WHERE value = 'NaN'
     """,
     "I28_hold_only_after_an_approval": """
-        SELECT h.id FROM risk_hold h LEFT JOIN risk_riskcheck c ON c.id = h.id AND c.approved WHERE c.id IS NULL
+        SELECT h.id FROM risk_hold h
+        WHERE NOT EXISTS (SELECT 1 FROM risk_riskcheck c WHERE c.id = h.id AND c.approved)
+          AND NOT EXISTS (SELECT 1 FROM risk_riskcheck c WHERE c.again_of = h.id AND c.approved)
     """,
     "I29_second_person_is_another": """
         SELECT id FROM risk_limit WHERE approver_id IS NOT NULL AND approver_id = maker_id

@@ -10,28 +10,81 @@ from oms.runtime.fields import ExactField, bounded
 from portfolio.models import Account, Strategy
 
 
+class Group(models.Model):
+    """Accounts, users, strategies, symbols, asset classes or sectors that a limit may name together."""
+
+    code = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=120, blank=True)
+    history = HistoricalRecords()
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class GroupMember(models.Model):
+    """One that belongs to a group: a limit of the group binds every order that a limit of the member would."""
+
+    class Kind(models.TextChoices):
+        ACCOUNT = "account"
+        USER = "user"
+        STRATEGY = "strategy"
+        SYMBOL = "symbol"
+        ASSET_CLASS = "asset_class"
+        SECTOR = "sector"
+
+    group = models.ForeignKey(Group, models.CASCADE, related_name="members")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    key = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["group", "kind", "key"], name="group_member_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
 class Limit(models.Model):
     """A bound for a scope. The tightest active one wins; changes are new rows."""
 
     class Kind(models.TextChoices):
         ORDER_QUANTITY = "order_quantity"
+        ORDER_QUANTITY_MIN = "order_quantity_min"
         ORDER_NOTIONAL = "order_notional"
-        POSITION = "position"
+        ORDER_NOTIONAL_MIN = "order_notional_min"
+        POSITION = "position"  # units, whichever way
+        POSITION_LONG = "position_long"
+        POSITION_SHORT = "position_short"
+        POSITION_GROSS = "position_gross"  # units held and working on both sides
         GROSS_EXPOSURE = "gross_exposure"
+        NET_EXPOSURE = "net_exposure"
+        LEVERAGE = "leverage"  # gross exposure over equity, e.g. 2
+        CONCENTRATION = "concentration"  # of one symbol, as a fraction of the equity
+        CONCENTRATION_SECTOR = "concentration_sector"
+        CONCENTRATION_CLASS = "concentration_class"
+        CONCENTRATION_STRATEGY = "concentration_strategy"
         PRICE_COLLAR = "price_collar"  # fraction, e.g. 0.05
+        PRICE_COLLAR_TICKS = "price_collar_ticks"
+        SPREAD = "spread"  # of the market, as a fraction of its middle
         QUOTE_AGE = "quote_age"  # seconds
+        OPEN_ORDERS = "open_orders"
+        ORDER_RATE = "order_rate"  # a second
+        MESSAGE_RATE = "message_rate"  # orders and replaces a second
+        AUTOMATED_RUNS = "automated_runs"  # orders of a program for one strategy until a person enables it again
+        DAILY_LOSS = "daily_loss"
+        DRAWDOWN = "drawdown"  # below the highest profit seen
         DUPLICATE_WINDOW = "duplicate_window"  # seconds
 
     class Status(models.TextChoices):
         PROPOSED = "proposed"
+        APPROVED = "approved"  # and holds from `effective_from` on
         ACTIVE = "active"
         RETIRED = "retired"
         REFUSED = "refused"
 
     id = models.UUIDField(primary_key=True)
-    scope_kind = models.CharField(max_length=12)  # firm, account, user, strategy, broker, symbol
+    scope_kind = models.CharField(max_length=12)  # firm, account, user, strategy, broker, symbol, group
     scope_key = models.CharField(max_length=64, blank=True)
-    kind = models.CharField(max_length=20, choices=Kind.choices)
+    kind = models.CharField(max_length=24, choices=Kind.choices)
     value = ExactField()
     currency = models.CharField(max_length=12, blank=True)
     soft = models.BooleanField(default=False)
@@ -105,15 +158,56 @@ class Exposure(models.Model):
         return f"+{self.buying} -{self.selling}"
 
 
-class RiskCheck(models.Model):
-    """A verdict with every check's numbers, as they were."""
+class Pace(models.Model):
+    """How full a bucket of orders was when one was last put in; see `risk.domain.pacing`."""
 
-    id = models.UUIDField(primary_key=True)  # the order's id
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    kind = models.CharField(max_length=24)  # of the limit
+    scope_kind = models.CharField(max_length=12)
+    scope_key = models.CharField(max_length=64, blank=True)
+    level = ExactField()
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "kind", "scope_kind", "scope_key"], name="pace_unique"),
+            *bounded("pace", not_negative=("level",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.scope_kind} {self.scope_key}: {text(self.level)}"
+
+
+class ProfitPeak(models.Model):
+    """The highest profit that an account was seen at since it exists, in its base currency; drawdowns count from here."""
+
+    account = models.OneToOneField(Account, models.PROTECT, primary_key=True, related_name="+")
+    value = ExactField()
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = bounded("peak", any_sign=("value",))
+
+    def __str__(self) -> str:
+        return text(self.value)
+
+
+class RiskCheck(models.Model):
+    """A verdict with every check's numbers, as they were. An order that was held, or is replaced, is judged again."""
+
+    id = models.UUIDField(primary_key=True)  # the order's id, of its first verdict
+    again_of = models.UUIDField(null=True)  # the order's id, of a later one
     account = models.ForeignKey(Account, models.PROTECT, db_index=False)
     approved = models.BooleanField()
+    held = models.BooleanField(default=False, db_default=False)  # only a soft limit stood against it
     reason = models.CharField(max_length=32, blank=True)
     checks = models.JSONField()
     at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["again_of"], condition=models.Q(again_of__isnull=False), name="risk_check_again")
+        ]
 
     def __str__(self) -> str:
         return self.reason or "approved"
@@ -163,6 +257,7 @@ class Approval(models.Model):
 
     class Kind(models.TextChoices):
         LIMIT = "limit"
+        ORDER = "order"
         EXECUTION = "execution"
         TRADE = "trade"
 
@@ -175,7 +270,7 @@ class Approval(models.Model):
     id = models.UUIDField(primary_key=True)
     object_kind = models.CharField(max_length=12, choices=Kind.choices)
     object_id = models.UUIDField()
-    action = models.CharField(max_length=12)  # activate, bust, correct, book, reverse
+    action = models.CharField(max_length=12)  # activate, release, bust, correct, book, reverse
     account = models.ForeignKey(Account, models.PROTECT, null=True, db_index=False)
     key = models.CharField(max_length=128, blank=True)  # the maker's own, where a repeat must be harmless
     content = models.JSONField()

@@ -20,6 +20,8 @@ class InstrumentRef:
     settlement_days: int
     active: bool
     calendar: str = ""
+    sector: str = ""
+    country: str = ""
 
 
 @dataclass(frozen=True, slots=True)

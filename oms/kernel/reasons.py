@@ -16,11 +16,24 @@ class Reason(StrEnum):
 
     QUANTITY_LIMIT = "quantity_limit", "The quantity is above the limit for one order."
     NOTIONAL_LIMIT = "notional_limit", "The value is above the limit for one order."
+    QUANTITY_MINIMUM = "quantity_minimum", "The quantity is below the least for one order."
+    NOTIONAL_MINIMUM = "notional_minimum", "The value is below the least for one order."
     PRICE_COLLAR = "price_collar", "The price is too far through the market."
     STALE_QUOTE = "stale_quote", "The last quote is too old to trade on."
     NO_QUOTE = "no_quote", "There is no quote or rate to value the order."
     CROSSED_QUOTE = "crossed_quote", "The last quote has its bid above its ask."
     POSITION_LIMIT = "position_limit", "The position, with all open orders filled, would pass its limit."
+    NET_EXPOSURE_LIMIT = "net_exposure_limit", "The net exposure, with all open orders filled, would pass its limit."
+    LEVERAGE_LIMIT = "leverage_limit", "The exposure would be too large for the account's equity."
+    CONCENTRATION_LIMIT = "concentration_limit", "Too much of the account's equity would hang on one thing."
+    OPEN_ORDERS_LIMIT = "open_orders_limit", "Too many orders are open; cancel some, or wait for fills."
+    RATE_LIMIT = "rate_limit", "Too many orders or changes in a second; slow down."
+    STRATEGY_THROTTLED = (
+        "strategy_throttled",
+        "The strategy sent as many orders as it may until a person enables it again.",
+    )
+    LOSS_LIMIT = "loss_limit", "The account has lost more than it may; only what reduces a position passes."
+    SPREAD_TOO_WIDE = "spread_too_wide", "The market stands too wide to trade in."
     BUYING_POWER = "buying_power", "The account lacks the free cash for the worst case."
     DUPLICATE_SUSPECT = "duplicate_suspect", "The same order was sent a moment ago under another id."
     RESTRICTED = "restricted", "The instrument is on the restricted list."

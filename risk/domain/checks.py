@@ -1,11 +1,10 @@
 """The checks: each holds the numbers it judges by, so that a stored verdict can be judged again.
 
-A check is a small frozen value. `judge` looks at nothing else than its own fields; `replay` builds the
+A check is a small frozen value. `judge` looks at nothing else than its own fields; `risk.domain.replaying` builds
 checks from stored JSON and must come to the stored answer.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
@@ -335,31 +334,3 @@ class BuyingPower(Check):
         if self.needed is None or self.available is None:
             return f"Cash or a short position has no price or rate to value it in {self.currency}."
         return f"May take {self.needed:.2f} {self.currency}; {self.available:.2f} are free."
-
-
-CHECKS: dict[str, type[Check]] = {
-    kind.name: kind
-    for kind in (
-        AccountOpen, NotHalted, NotRestricted, LimitsSet, OrderQuantity, NotDuplicate, QuoteUsable, OrderNotional,
-        PriceCollar, PositionLimit, ShortSale, GrossExposure, BuyingPower,
-    )
-}  # fmt: skip
-
-
-def replay(stored: Sequence[dict[str, Any]]) -> tuple[bool, str]:
-    """Judge stored checks again by their numbers: return (approved, reason).
-
-    A check that failed to compute when it was made is stored as `check_failed` and denies again.
-    """
-    for row in stored:
-        if row["check"] not in CHECKS:
-            return False, Reason.CHECK_FAILED
-        reason = _from_json(CHECKS[row["check"]], row["numbers"]).judge()
-        if reason is not None:
-            return False, reason
-    return True, ""
-
-
-def _from_json(kind: type[Check], numbers: dict[str, Any]) -> Check:
-    exact = {f.name for f in fields(kind) if f.type in (Decimal, Decimal | None)}
-    return kind(**{n: Decimal(v) if n in exact and v is not None else v for n, v in numbers.items()})

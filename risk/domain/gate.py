@@ -20,31 +20,25 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_UP, Decimal
 from hashlib import sha256
+from typing import Any
 
 from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.kernel import decimals
 from oms.kernel.decimals import EXACT, ZERO
-from risk.domain import checks
+from oms.kernel.reasons import Reason
+from risk.domain import checks, measures
+from risk.domain.exposures import Exposures, Holding
 from risk.domain.intents import Intent, Verdict
+from risk.domain.limits import LimitRef, LimitSet
+from risk.domain.pacing import Pace, PaceKey, seconds_between
+from risk.domain.results import Profit, Result, profit_of
 from risk.domain.scopes import Scope, scopes_of
 
-REQUIRED = ("order_quantity", "order_notional", "position")
 QUOTE_AGE_DEFAULT = Decimal(60)
 COLLAR_DEFAULT = Decimal("0.10")
 SHORT_MARGIN = Decimal("1.5")
-DEFAULT = Scope("default")
 _STEP = Decimal("1E-10")
-
-
-@dataclass(frozen=True, slots=True)
-class LimitRef:
-    """A limit in force."""
-
-    kind: str
-    value: Decimal
-    currency: str
-    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +50,14 @@ class HaltRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """Units an account holds of an instrument, units working on either side, and cash held for them."""
+class OpenOrders:
+    """How many orders of one account, instrument, user and strategy may still be filled."""
 
-    quantity: Decimal = ZERO
-    buying: Decimal = ZERO
-    selling: Decimal = ZERO
-    amount: Decimal = ZERO
-
-    def reduced_by(self, side: str, quantity: Decimal) -> bool:
-        """Tell whether an order brings the position nearer to zero, whatever else is filled."""
-        room = -self.quantity - self.buying if side == "buy" else self.quantity - self.selling
-        return quantity <= room
-
-    def with_order(self, side: str, quantity: Decimal, amount: Decimal) -> "Holding":
-        """Return the holding with one more order working (or less, for a negative quantity)."""
-        buying, selling = (quantity, ZERO) if side == "buy" else (ZERO, quantity)
-        return Holding(self.quantity, self.buying + buying, self.selling + selling, self.amount + amount)
-
-    def largest(self) -> Decimal:
-        """Return the units, long or short, that the worst run of fills could leave."""
-        return max(abs(self.quantity), self.quantity + self.buying, self.selling - self.quantity)
+    account_id: int
+    instrument_id: int
+    user_id: int | None
+    strategy_id: int | None
+    count: int
 
 
 @dataclass(slots=True)
@@ -85,7 +66,9 @@ class Facts:
 
     `shortable` holds (broker code, instrument id), with an empty code for any broker; `recent` the
     fingerprints of orders approved inside their duplicate window. `sessions` tells whether exchange hours are kept,
-    `closed` which instruments' exchanges are closed.
+    `closed` which instruments' exchanges are closed. What stands after that is filled only where a limit asks for it:
+    `results` and `peaks` (the highest profit seen) by account, `paces`, `open_orders` as counted, and `by_strategy` what
+    a strategy holds and works in an account.
     """
 
     at: datetime
@@ -101,6 +84,11 @@ class Facts:
     recent: set[bytes] = field(default_factory=set)
     sessions: bool = False
     closed: set[int] = field(default_factory=set)
+    results: dict[int, list[Result]] = field(default_factory=dict)
+    peaks: dict[int, Decimal] = field(default_factory=dict)
+    paces: dict[PaceKey, Pace] = field(default_factory=dict)
+    open_orders: list[OpenOrders] = field(default_factory=list)
+    by_strategy: dict[tuple[int, int], dict[int, Holding]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +109,6 @@ def fingerprint(intent: Intent) -> bytes:
     return sha256(repr(parts).encode()).digest()[:16]
 
 
-def duplicate_window(intent: Intent, limits: list[LimitRef]) -> Decimal:
-    """Return the seconds in which a repeat is suspect: the longest window set.
-
-    Windows of the firm, an account, a symbol or a broker are meant for people; a program is bound only by one
-    set for its own user or strategy.
-    """
-    windows = [x.value for x in limits if x.kind == "duplicate_window"]
-    if intent.automated:
-        windows = [x.value for x in limits if x.kind == "duplicate_window" and x.scope.kind in ("user", "strategy")]
-    return max(windows, default=ZERO)
-
-
 class Gate:
     """The facts of a batch and the orders already let through.
 
@@ -142,62 +118,119 @@ class Gate:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
-        self._limits: dict[frozenset[tuple[str, str]], list[LimitRef]] = {}
+        self.paced: set[PaceKey] = set()
+        """The buckets that approved orders filled, to be stored."""
+        self._limits: dict[frozenset[tuple[str, str]], LimitSet] = {}
         self._free: dict[int, Decimal | None] = {}
+        self._exposures: dict[int, Exposures] = {}
+        self._equity: dict[int, Decimal | None] = {}
+        self._profits: dict[int, Profit] = {}
 
-    def limits_for(self, intent: Intent) -> list[LimitRef]:
+    def limits_for(self, intent: Intent) -> LimitSet:
         """Return the limits that bind an order."""
         scopes = scopes_of(intent)
         if scopes not in self._limits:
-            self._limits[scopes] = [x for x in self.facts.limits if (x.scope.kind, x.scope.key) in scopes]
+            self._limits[scopes] = LimitSet(x for x in self.facts.limits if x.binds in scopes)
         return self._limits[scopes]
 
-    def judge(self, intent: Intent, *, working: Decimal | None = None) -> tuple[Verdict, Reservation | None]:
+    def judge(
+        self, intent: Intent, *, working: Decimal | None = None, waived: bool = False
+    ) -> tuple[Verdict, Reservation | None]:
         """Return the verdict on one order and, if approved, what it holds; the next order sees it.
 
         `working` is what may still be filled of an order that is replaced, whose own hold was taken out before
-        (`take_out`); a replace is no duplicate of anything.
+        (`take_out`); a replace is no duplicate of anything. `waived`: it was let through before, by
+        the desk or by another person, so neither soft limits nor rates have a say.
         """
-        quantity = intent.quantity if working is None else working
-        done = []
+        quantity, is_new = (intent.quantity, True) if working is None else (working, False)
+        done: list[dict[str, Any]] = []
         reduces = self.holding(intent).reduced_by(intent.side, quantity)
-        for check in self._checks(intent, quantity, reduces, is_new=working is None):
+        for check in self._checks(intent, quantity, reduces, is_new=is_new, paced=not waived):
             reason = check.judge()
             done.append(check.as_json(reason))
             if reason is not None:
                 return Verdict(intent.order_id, False, reason.value, check.explain(reason)[:200], done, reduces), None
+        if not waived and (breach := self._soft_breach(intent, quantity, reduces, done, is_new=is_new)):
+            reason, detail = breach
+            return Verdict(intent.order_id, False, reason.value, detail, done, reduces, held=True), None
         unit = self.unit_amount(intent, quantity)
-        mark = (
-            fingerprint(intent) if working is None and duplicate_window(intent, self.limits_for(intent)) > 0 else None
-        )
-        self.let_through(intent, quantity, unit, mark)
+        window = self.limits_for(intent).duplicate_window(intent) if is_new else ZERO
+        mark = fingerprint(intent) if window > 0 else None
+        self.let_through(intent, quantity, unit, mark, is_new=is_new, paced=not waived)
         return Verdict(intent.order_id, True, "", "", done, reduces), Reservation(quantity, unit, mark)
+
+    def _soft_breach(
+        self, intent: Intent, quantity: Decimal, reduces: bool, done: list[dict[str, Any]], *, is_new: bool
+    ) -> tuple[Reason, str] | None:
+        """Judge by the soft limits, all of them, and return the first that is passed."""
+        breach = None
+        for check in self._measured(self.limits_for(intent).soft, intent, quantity, reduces, is_new=is_new):
+            reason = check.judge()
+            done.append(check.as_json(reason) | {"soft": True})
+            if reason is not None and breach is None:
+                breach = reason, check.explain(reason)[:200]
+        return breach
 
     def holding(self, intent: Intent) -> Holding:
         """Return what the order's account holds of its instrument."""
         return self.facts.holdings.get(intent.pair, Holding())
 
-    def let_through(self, intent: Intent, quantity: Decimal, unit: Decimal, mark: bytes | None) -> None:
+    def let_through(
+        self,
+        intent: Intent,
+        quantity: Decimal,
+        unit: Decimal,
+        mark: bytes | None,
+        *,
+        is_new: bool = True,
+        paced: bool = True,
+    ) -> None:
         """Count an approved order for those after it."""
         self._count(intent, quantity, quantity * unit)
         if mark is not None:
             self.facts.recent.add(mark)
+        if paced:
+            self._pace(intent, is_new=is_new)
+        if is_new and "open_orders" in self.limits_for(intent).kinds:
+            one = OpenOrders(intent.account_id, intent.instrument.id, intent.user_id, intent.strategy_id, 1)
+            self.facts.open_orders.append(one)
+
+    def _pace(self, intent: Intent, *, is_new: bool) -> None:
+        """Put one more into every bucket that a limit keeps for the order."""
+        limits = self.limits_for(intent)
+        filled: dict[PaceKey, Pace] = {}
+        for kind in measures.PACED & limits.kinds:
+            if measures.applies(kind, intent, reduces=False, is_new=is_new):
+                for limit in limits.hard[kind]:
+                    level = self.paced_level(intent, limit) + 1
+                    filled[measures.pace_key(intent, limit)] = Pace(level, self.facts.at)
+        self.facts.paces.update(filled)
+        self.paced.update(filled)
 
     def take_out(self, intent: Intent, quantity: Decimal, unit: Decimal) -> None:
         """Leave the order's own present hold out of what it is judged by, before a replace."""
         self._count(intent, -quantity, -quantity * unit)
 
     def _count(self, intent: Intent, quantity: Decimal, amount: Decimal) -> None:
-        self.facts.holdings[intent.pair] = self.holding(intent).with_order(intent.side, quantity, amount)
+        holding = self.holding(intent).with_order(intent.side, quantity, amount)
+        self.facts.holdings[intent.pair] = holding
+        if book := self._exposures.get(intent.account_id):
+            book.put(intent.instrument.id, holding)
+        if intent.strategy_id and "concentration_strategy" in self.limits_for(intent).kinds:
+            mine = self.facts.by_strategy.setdefault((intent.account_id, intent.strategy_id), {})
+            held = mine.get(intent.instrument.id, Holding())
+            mine[intent.instrument.id] = held.with_order(intent.side, quantity, ZERO)
         if amount:
             free = self._free.get(intent.account_id)
-            taken = self._convert(amount, intent.instrument.currency, intent.base_currency)
+            taken = self.convert(amount, intent.instrument.currency, intent.base_currency)
             if free is not None and taken is not None:
                 self._free[intent.account_id] = free - taken
             else:
                 self._free.pop(intent.account_id, None)
 
-    def _checks(self, intent: Intent, quantity: Decimal, reduces: bool, *, is_new: bool) -> Iterator[checks.Check]:
+    def _checks(
+        self, intent: Intent, quantity: Decimal, reduces: bool, *, is_new: bool, paced: bool
+    ) -> Iterator[checks.Check]:
         """Yield the checks in order; each may rely on those before it having passed."""
         facts, limits = self.facts, self.limits_for(intent)
         yield checks.AccountOpen(intent.account_open)
@@ -206,21 +239,26 @@ class Gate:
         if is_new and facts.sessions and intent.instrument.calendar:
             is_open = intent.instrument.id not in facts.closed
             yield checks.InSession(intent.instrument.calendar, is_open, intent.order_type, intent.time_in_force)
-        yield checks.LimitsSet(", ".join(_missing(limits)))
-        bound = _lowest(limits, "order_quantity")
-        yield checks.OrderQuantity(intent.quantity, bound.value, str(bound.scope))
-        if is_new and (window := duplicate_window(intent, limits)) > 0:
+        yield checks.LimitsSet(", ".join(limits.missing()))
+        if is_new and (window := limits.duplicate_window(intent)) > 0:
             yield checks.NotDuplicate(window, fingerprint(intent) in facts.recent)
         yield self._quote(intent, limits)
-        yield self._notional(intent, limits)
-        if intent.limit_price is not None:
-            yield self._collar(intent, intent.limit_price, limits)
-        yield self._position(intent, quantity, limits)
+        hard = limits.hard if paced else {k: v for k, v in limits.hard.items() if k not in measures.PACED}
+        yield from self._measured(hard, intent, quantity, reduces, is_new=is_new)
+        if intent.limit_price is not None and "price_collar" not in limits.hard:
+            house = [limits.tightest("price_collar", COLLAR_DEFAULT)]
+            yield measures.MEASURES["price_collar"](self, intent, quantity, house)
         if intent.side != "buy":
             yield self._short_sale(intent, quantity)
-        if any(x.kind == "gross_exposure" for x in limits) and not reduces:
-            yield self._gross(intent, quantity, limits)
         yield self._buying_power(intent, quantity)
+
+    def _measured(
+        self, limits: Mapping[str, list[LimitRef]], intent: Intent, quantity: Decimal, reduces: bool, *, is_new: bool
+    ) -> Iterator[checks.Check]:
+        """Yield one check for each kind of limit that is set and has anything to say about the order."""
+        for kind, measure in measures.MEASURES.items():
+            if kind in limits and measures.applies(kind, intent, reduces=reduces, is_new=is_new):
+                yield measure(self, intent, quantity, limits[kind])
 
     def _halts(self, intent: Intent, reduces: bool) -> checks.Check:
         scopes = scopes_of(intent)
@@ -228,33 +266,12 @@ class Gate:
         full = next((str(h.scope) for h in engaged if h.mode != "reduce_only"), "")
         return checks.NotHalted(full, next((str(h.scope) for h in engaged if h.mode == "reduce_only"), ""), reduces)
 
-    def _quote(self, intent: Intent, limits: list[LimitRef]) -> checks.Check:
+    def _quote(self, intent: Intent, limits: LimitSet) -> checks.Check:
         quote = self.facts.quotes.get(intent.instrument.id)
-        oldest = _lowest(limits, "quote_age", QUOTE_AGE_DEFAULT).value
+        oldest = limits.tightest("quote_age", QUOTE_AGE_DEFAULT).value
         if quote is None:
             return checks.QuoteUsable(None, None, None, oldest)
-        return checks.QuoteUsable(quote.bid, quote.ask, _seconds(self.facts.at, quote.at), oldest)
-
-    def _notional(self, intent: Intent, limits: list[LimitRef]) -> checks.Check:
-        price = value_price(intent, self.facts.quotes[intent.instrument.id])
-        value = intent.quantity * price
-        found: list[checks.OrderNotional] = []
-        for limit in (x for x in limits if x.kind == "order_notional"):
-            currency = limit.currency or intent.base_currency
-            amount = self._convert(value, intent.instrument.currency, currency)
-            found.append(checks.OrderNotional(price, amount, limit.value, currency, str(limit.scope)))
-        return next((c for c in found if c.notional is None), None) or max(found, key=_use)
-
-    def _collar(self, intent: Intent, price: Decimal, limits: list[LimitRef]) -> checks.Check:
-        limit = _lowest(limits, "price_collar", COLLAR_DEFAULT)
-        quote = self.facts.quotes[intent.instrument.id]
-        return checks.PriceCollar(intent.side == "buy", price, _touch(intent, quote), limit.value, str(limit.scope))
-
-    def _position(self, intent: Intent, quantity: Decimal, limits: list[LimitRef]) -> checks.Check:
-        held, limit = self.holding(intent), _lowest(limits, "position")
-        is_buy = intent.side == "buy"
-        working = held.buying if is_buy else held.selling
-        return checks.PositionLimit(is_buy, held.quantity, working, quantity, limit.value, str(limit.scope))
+        return checks.QuoteUsable(quote.bid, quote.ask, seconds_between(quote.at, self.facts.at), oldest)
 
     def _short_sale(self, intent: Intent, quantity: Decimal) -> checks.Check:
         held = self.holding(intent)
@@ -264,39 +281,18 @@ class Gate:
             intent.instrument.asset_class, intent.side, quantity, free, lender in self.facts.shortable
         )
 
-    def _gross(self, intent: Intent, quantity: Decimal, limits: list[LimitRef]) -> checks.Check:
-        found = []
-        for limit in (x for x in limits if x.kind == "gross_exposure"):
-            currency = limit.currency or intent.base_currency
-            gross = self._gross_with(intent, quantity, currency)
-            found.append(checks.GrossExposure(gross, limit.value, currency, str(limit.scope)))
-        return next((c for c in found if c.gross is None), None) or max(
-            found, key=lambda c: (c.gross or ZERO) - c.limit
-        )
-
-    def _gross_with(self, intent: Intent, quantity: Decimal, currency: str) -> Decimal | None:
-        holdings = {p: h for p, h in self.facts.holdings.items() if p[0] == intent.account_id}
-        holdings[intent.pair] = self.holding(intent).with_order(intent.side, quantity, ZERO)
-        gross = ZERO
-        for (_, instrument_id), held in holdings.items():
-            value = self._value(instrument_id, held.largest(), currency)
-            if value is None:
-                return None
-            gross += value
-        return gross
-
     def _buying_power(self, intent: Intent, quantity: Decimal) -> checks.Check:
         unit = self.unit_amount(intent, quantity)
-        needed = self._convert(quantity * unit, intent.instrument.currency, intent.base_currency)
+        needed = self.convert(quantity * unit, intent.instrument.currency, intent.base_currency)
         available = self.free_cash(intent.account_id, intent.base_currency)
         return checks.BuyingPower(needed, available, intent.base_currency)
 
     def unit_amount(self, intent: Intent, quantity: Decimal) -> Decimal:
         """Return the cash, in the instrument's currency, that one unit holds; see the module for the rule."""
         quote = self.facts.quotes[intent.instrument.id]
-        collar = _lowest(self.limits_for(intent), "price_collar", COLLAR_DEFAULT).value
+        collar = self.limits_for(intent).tightest("price_collar", COLLAR_DEFAULT).value
         closes = self.holding(intent).reduced_by(intent.side, quantity)
-        price = intent.limit_price or _touch(intent, quote)
+        price = intent.limit_price or measures.touch(intent, quote)
         if intent.side == "buy":
             price = price if intent.limit_price else price * (1 + collar)
             unit = price - SHORT_MARGIN * quote.mid if closes else price
@@ -310,69 +306,94 @@ class Gate:
             self._free[account_id] = self._value_free_cash(account_id, base_currency)
         return self._free[account_id]
 
-    def _value_free_cash(self, account_id: int, base_currency: str) -> Decimal | None:
-        free = ZERO
+    def _value_cash(self, account_id: int, base_currency: str) -> Decimal | None:
+        cash = ZERO
         for currency, balance in self.facts.cash.get(account_id, {}).items():
-            value = self._convert(balance, currency, base_currency)
+            value = self.convert(balance, currency, base_currency)
             if value is None and balance < 0:
                 return None
-            free += value or ZERO
+            cash += value or ZERO
+        return cash
+
+    def _value_free_cash(self, account_id: int, base_currency: str) -> Decimal | None:
+        free = self._value_cash(account_id, base_currency)
+        if free is None:
+            return None
         for (owner, instrument_id), held in self.facts.holdings.items():
             if owner != account_id:
                 continue
-            short = self._value(instrument_id, max(ZERO, -held.quantity), base_currency)
-            taken = self._convert(held.amount, self.facts.instruments[instrument_id].currency, base_currency)
+            short = self.value(instrument_id, max(ZERO, -held.quantity), base_currency)
+            taken = self.convert(held.amount, self.facts.instruments[instrument_id].currency, base_currency)
             if short is None or taken is None:
                 return None
             free -= SHORT_MARGIN * short + taken
         return free
 
-    def _value(self, instrument_id: int, quantity: Decimal, currency: str) -> Decimal | None:
+    def value(self, instrument_id: int, quantity: Decimal, currency: str) -> Decimal | None:
+        """Return what units are worth at the mid, in a currency; None without a price or rate."""
         if quantity == 0:
             return ZERO
         quote = self.facts.quotes.get(instrument_id)
         if quote is None:
             return None
-        return self._convert(quantity * quote.mid, self.facts.instruments[instrument_id].currency, currency)
+        return self.convert(quantity * quote.mid, self.facts.instruments[instrument_id].currency, currency)
 
-    def _convert(self, amount: Decimal, source: str, target: str) -> Decimal | None:
+    def convert(self, amount: Decimal, source: str, target: str) -> Decimal | None:
+        """Return an amount in another currency; None when no rate leads there."""
         return amount if source == target or amount == 0 else self.facts.rates.convert(amount, source, target)
 
+    def exposures(self, intent: Intent) -> Exposures:
+        """Return the worst-case values of the order's account, those approved before it included."""
+        account_id, currency = intent.account_id, intent.base_currency
+        if account_id not in self._exposures:
+            held = [(pk, h) for (owner, pk), h in self.facts.holdings.items() if owner == account_id]
+            self._exposures[account_id] = Exposures(held, lambda pk, units: self.value(pk, units, currency))
+        return self._exposures[account_id]
 
-def value_price(intent: Intent, quote: QuoteRef) -> Decimal:
-    """Return the price that an order is valued at: the highest it is expected to trade at.
+    def equity(self, account_id: int, base_currency: str) -> Decimal | None:
+        """Return cash and positions at the mid, in the base currency; None when it can't be valued.
 
-    A buy: its limit price, else the ask or the stop price if higher. A sale: the bid, or its own price if higher.
-    """
-    if intent.side == "buy":
-        return intent.limit_price or max(quote.ask, intent.stop_price or ZERO)
-    return max(quote.bid, intent.limit_price or intent.stop_price or ZERO)
+        Cash without a rate counts for nothing if it is ours, and leaves no value if it is owed.
+        """
+        if account_id not in self._equity:
+            self._equity[account_id] = self._value_equity(account_id, base_currency)
+        return self._equity[account_id]
 
+    def _value_equity(self, account_id: int, base_currency: str) -> Decimal | None:
+        equity = self._value_cash(account_id, base_currency)
+        for (owner, instrument_id), held in self.facts.holdings.items():
+            if owner == account_id and equity is not None:
+                value = self.value(instrument_id, held.quantity, base_currency)
+                equity = None if value is None else equity + value
+        return equity
 
-def _touch(intent: Intent, quote: QuoteRef) -> Decimal:
-    """Return the market's price for the side, or the stop price where the market must first go further."""
-    if intent.side == "buy":
-        return max(quote.ask, intent.stop_price or ZERO)
-    return min(quote.bid, intent.stop_price or quote.bid)
+    def profit(self, account_id: int, base_currency: str) -> Profit:
+        """Return what the account won or lost today and altogether, in its base currency."""
+        if account_id not in self._profits:
+            self._profits[account_id] = profit_of(
+                self.facts.results.get(account_id, ()),
+                self.facts.quotes,
+                lambda amount, pk: self.convert(amount, self.facts.instruments[pk].currency, base_currency),
+            )
+        return self._profits[account_id]
 
+    def open_orders(self, intent: Intent, limit: LimitRef) -> int:
+        """Count the account's orders that may still be filled: all, or those of the user, strategy or symbol limited."""
+        scope = limit.binds[0]
 
-def _missing(limits: list[LimitRef]) -> list[str]:
-    present = {x.kind for x in limits if x.scope.kind in ("firm", "account")}
-    return [kind for kind in REQUIRED if kind not in present]
+        def counts(orders: OpenOrders) -> bool:
+            return (
+                orders.account_id == intent.account_id
+                and (scope != "user" or orders.user_id == intent.user_id)
+                and (scope != "strategy" or orders.strategy_id == intent.strategy_id)
+                and (scope != "symbol" or orders.instrument_id == intent.instrument.id)
+            )
 
+        return sum(orders.count for orders in self.facts.open_orders if counts(orders))
 
-def _lowest(limits: list[LimitRef], kind: str, default: Decimal | None = None) -> LimitRef:
-    """Return the tightest limit of a kind, or the house default."""
-    found = min((x for x in limits if x.kind == kind), key=lambda x: x.value, default=None)
-    if found is None and default is None:
-        raise LookupError(f"no limit of kind {kind}")
-    return found or LimitRef(kind, default or ZERO, "", DEFAULT)
-
-
-def _use(check: checks.OrderNotional) -> Decimal:
-    return (check.notional or ZERO) / check.limit if check.limit else decimals.BOUND
-
-
-def _seconds(later: datetime, earlier: datetime) -> Decimal:
-    delta = later - earlier
-    return Decimal(delta.days * 86_400 + delta.seconds) + Decimal(delta.microseconds) / 1_000_000
+    def paced_level(self, intent: Intent, limit: LimitRef) -> Decimal:
+        """Return what the bucket of a limit holds now, without this order; one of runs never runs out."""
+        pace = self.facts.paces.get(measures.pace_key(intent, limit))
+        if pace is None:
+            return ZERO
+        return pace.level_at(self.facts.at, ZERO if limit.kind == "automated_runs" else limit.value)

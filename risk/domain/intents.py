@@ -44,7 +44,8 @@ class Intent:
 class Verdict:
     """May it trade? `reason` is a code of `Reason`, empty when approved; `checks` hold every number used.
 
-    `reduces`: all of it would bring the position nearer to zero, so a reduce-only halt lets it pass.
+    `reduces`: all of it would bring the position nearer to zero, so a reduce-only halt lets it pass. `held`: only a soft
+    limit stands against it, so another person may let it pass.
     `unit_amount`: what a unit is held at under new terms, in the instrument's currency.
     """
 
@@ -55,3 +56,4 @@ class Verdict:
     checks: list[dict[str, Any]] = field(default_factory=list)
     reduces: bool = False
     unit_amount: Decimal | None = None
+    held: bool = False

@@ -7,8 +7,10 @@ from functools import lru_cache
 from oms.kernel.errors import Invalid
 from risk.domain.intents import Intent
 
-LIMIT_SCOPES = ("firm", "account", "user", "strategy", "broker", "symbol")
+LIMIT_SCOPES = ("firm", "account", "user", "strategy", "broker", "symbol", "group")
 HALT_SCOPES = ("all", "account", "broker", "symbol", "strategy", "user")
+MEMBER_KINDS = ("account", "user", "strategy", "symbol", "asset_class", "sector")
+"""What a group may be made of."""
 WHOLE = frozenset({"firm", "all"})
 KEY_LENGTH_MAX = 64
 
@@ -51,7 +53,7 @@ def parse_scope_text(text: str, kinds: tuple[str, ...]) -> Scope:
 
 
 def scopes_of(intent: Intent) -> frozenset[tuple[str, str]]:
-    """Return every (kind, key) that binds an order. A broker binds here only an order directed to it:
+    """Return every (kind, key) that binds an order, asset class and sector as members of groups. A broker binds here only an order directed to it:
     for the others the broker is not chosen yet, and the claim's own SQL looks again."""
     return _scopes(
         intent.account_code,
@@ -59,10 +61,17 @@ def scopes_of(intent: Intent) -> frozenset[tuple[str, str]]:
         intent.strategy_code,
         intent.instrument.symbol,
         intent.directed_broker_code or "",
+        intent.instrument.asset_class,
+        intent.instrument.sector,
     )
 
 
 @lru_cache(4096)
-def _scopes(account: str, user: str, strategy: str, symbol: str, broker: str) -> frozenset[tuple[str, str]]:
-    named = {("account", account), ("user", user), ("strategy", strategy), ("symbol", symbol), ("broker", broker)}
+def _scopes(
+    account: str, user: str, strategy: str, symbol: str, broker: str, asset_class: str, sector: str
+) -> frozenset[tuple[str, str]]:
+    named = {
+        ("account", account), ("user", user), ("strategy", strategy), ("symbol", symbol), ("broker", broker),
+        ("asset_class", asset_class), ("sector", sector),
+    }  # fmt: skip
     return frozenset({("firm", ""), ("all", ""), *((kind, key) for kind, key in named if key)})

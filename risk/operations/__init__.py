@@ -1,7 +1,8 @@
 """Writes of risk: verdicts and holds, limits and who approved them, halts."""
 
 from risk.operations.approving import ask, asked_before, settle
-from risk.operations.checking import Decided, check, judge_again, recheck, resize
+from risk.operations.checking import Decided, check, judge_again, judge_released, recheck, resize
+from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
 from risk.operations.restricting import restrict
@@ -12,9 +13,11 @@ __all__ = [
     "asked_before",
     "check",
     "decide",
+    "enable_strategy",
     "engage_halt",
     "freeze",
     "judge_again",
+    "judge_released",
     "propose_limit",
     "recheck",
     "release_halt",

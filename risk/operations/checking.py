@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from oms.kernel import json
+from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import rows, sql
 from oms.runtime.transactions import require_transaction
@@ -30,7 +31,8 @@ HELD_AMOUNT = "round(h.open_quantity * h.unit_amount, 10)"
 def check(intents: Sequence[Intent], *, at: datetime) -> list[Verdict]:
     """Judge orders in turn, each approved one counting for the next; store every verdict, and a hold for each approved.
 
-    Ten statements for any number of orders. Anything that goes wrong inside a check denies that order.
+    Ten statements for any number of orders, a few more where limits ask for them. Anything that goes wrong inside a check
+    denies that order. One that only a soft limit stands against comes back `held`: nothing is reserved for it.
     """
     if not intents:
         return []
@@ -44,20 +46,54 @@ def check(intents: Sequence[Intent], *, at: datetime) -> list[Verdict]:
             holds.append(_hold(intent, reservation, at))
     sql.insert_values(RiskCheck, _CHECK, [_record(i, v, at) for i, v in zip(intents, verdicts, strict=True)])
     _reserve(holds)
+    _keep_pace(gate)
     return verdicts
 
 
-_CHECK = ("id", "account_id", "approved", "reason", "checks", "at")
+def judge_released(intent: Intent, *, at: datetime) -> Verdict:
+    """Judge an order that was held and that another person let pass the soft limits; reserve for it if it is approved."""
+    require_transaction()
+    gate = Gate(load_facts([intent], at=at))
+    verdict, reservation = _judge(gate, intent, waived=True)
+    _store_later(intent, verdict, at)
+    if reservation is not None:
+        _reserve([_hold(intent, reservation, at)])
+        _keep_pace(gate)
+    return verdict
+
+
+_CHECK = ("id", "account_id", "approved", "held", "reason", "checks", "at")
 
 
 def _record(intent: Intent, verdict: Verdict, at: datetime) -> tuple[object, ...]:
     checks = json.dumps(verdict.checks)
-    return intent.order_id, intent.account_id, verdict.approved, verdict.reason, checks, at
+    return intent.order_id, intent.account_id, verdict.approved, verdict.held, verdict.reason, checks, at
 
 
-def _judge(gate: Gate, intent: Intent, working: Decimal | None = None) -> tuple[Verdict, Reservation | None]:
+def _store_later(intent: Intent, verdict: Verdict, at: datetime) -> None:
+    record = (uuid7(), *_record(intent, verdict, at)[1:], intent.order_id)
+    sql.insert_values(RiskCheck, (*_CHECK, "again_of"), [record])
+
+
+def _keep_pace(gate: Gate) -> None:
+    """Store the buckets that approved orders filled."""
+    filled = sorted(gate.paced)
+    if not filled:
+        return
+    paces = [gate.facts.paces[key] for key in filled]
+    sql.run(
+        "INSERT INTO risk_pace (account_id, kind, scope_kind, scope_key, level, at) "
+        "SELECT * FROM unnest(%s::bigint[], %s::varchar[], %s::varchar[], %s::varchar[], %s::numeric[], %s::timestamptz[]) "
+        "ON CONFLICT (account_id, kind, scope_kind, scope_key) DO UPDATE SET level = EXCLUDED.level, at = EXCLUDED.at",
+        [*(list(column) for column in zip(*filled, strict=True)), [p.level for p in paces], [p.at for p in paces]],
+    )
+
+
+def _judge(
+    gate: Gate, intent: Intent, working: Decimal | None = None, *, waived: bool = False
+) -> tuple[Verdict, Reservation | None]:
     try:
-        return gate.judge(intent, working=working)
+        return gate.judge(intent, working=working, waived=waived)
     except Exception as error:  # fail closed: what can't be computed may not trade
         log.exception("risk_check_failed", order_id=str(intent.order_id))
         failed = {
@@ -197,11 +233,13 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
     verdict, reservation = _judge(gate, intent, open_quantity)
     if reservation is None:
         return verdict
+    _keep_pace(gate)
     if old is None:  # an order adopted from a broker was never judged before
         record = _record(intent, verdict, at)
         sql.insert_values(RiskCheck, _CHECK, [record], on_conflict="ON CONFLICT (id) DO NOTHING")
         _reserve([_hold(intent, replace(reservation, fingerprint=None), at)])
     else:
+        _store_later(intent, verdict, at)
         sql.run("UPDATE risk_hold SET own_amount = coalesce(own_amount, unit_amount) WHERE id = %s", [intent.order_id])
         _set_holds({intent.order_id: (max(old[0], reservation.quantity), max(old[1], reservation.unit_amount))})
     return replace(verdict, unit_amount=reservation.unit_amount)
@@ -227,7 +265,7 @@ def judge_again(questions: Sequence[tuple[Intent, Decimal]], *, at: datetime) ->
         held = holds.get(intent.order_id)
         if held is not None:
             gate.take_out(intent, *held)
-        verdict, reservation = _judge(gate, intent, working)
+        verdict, reservation = _judge(gate, intent, working, waived=True)
         verdicts.append(verdict)
         if reservation is not None and held is not None and reservation.unit_amount > held[1]:
             grown[intent.order_id] = (held[0], reservation.unit_amount)

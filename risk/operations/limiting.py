@@ -14,6 +14,7 @@ from oms.kernel.errors import Invalid, NotFound
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
+from risk.domain.limits import FLOORS, IN_CURRENCY
 from risk.domain.scopes import LIMIT_SCOPES, Scope
 from risk.models import Approval, Limit
 from risk.operations.approving import ask, content_hash, settle
@@ -22,7 +23,6 @@ from risk.queries.limits import limit_out
 
 LIMITS_LOCK = 7302
 """Advisory lock: changes of limits go one after another, so that `tighter` is judged against what stands."""
-IN_CURRENCY = frozenset({Limit.Kind.ORDER_NOTIONAL, Limit.Kind.GROSS_EXPOSURE})
 
 
 @in_transaction
@@ -40,12 +40,11 @@ def propose_limit(
 ) -> Limit:
     """Store a limit: `active` if it is tighter than the one in force for the scope, else `proposed`.
 
-    Raises `Invalid` for an unknown scope, kind or value. Soft limits and limits that begin later are refused
-    until the desk carries them out.
+    One that begins later is always proposed; a time that has passed means now. Raises `Invalid` for an unknown scope, kind
+    or value; soft limits are refused until the desk carries them out.
     """
-    _require_sound(
-        scope, kind, value, currency=currency, soft=soft, later=effective_from is not None and effective_from > at
-    )
+    _require_sound(scope, kind, value, currency=currency, soft=soft)
+    begins = max(at, effective_from or at)
     if not reason.strip():
         raise Invalid("required", "Say why.", field="reason")
     require_known(scope)
@@ -59,14 +58,14 @@ def propose_limit(
         currency=currency,
         soft=soft,
         status=Limit.Status.PROPOSED,
-        effective_from=effective_from or at,
+        effective_from=begins,
         reason=reason.strip()[:200],
         maker_id=actor.user_id,
         created_at=at,
     )
-    present = _in_force(limit)
-    if present is not None and _is_tighter(limit, present):
-        _activate(limit, present)
+    present = _in_force(limit, at)
+    if present is not None and begins == at and _is_tighter(limit, present):
+        _activate(limit, present, at)
     else:
         limit.save(force_insert=True)
         ask(Approval.Kind.LIMIT, limit.id, "activate", _content(limit), actor=actor, at=at)
@@ -93,17 +92,17 @@ def decide(object_id: UUID, decision: str, *, reason: str, actor: Actor, at: dat
         raise NotFound("not_found", "Nothing with this id waits for an approval.")
     shown = content_hash(_content(limit)) if limit.status == Limit.Status.PROPOSED else ""
     settle(asked.id, decision, reason=reason, actor=actor, at=at, seen=content, shown=shown)
-    present = _in_force(limit)
+    present = _in_force(limit, at)
     limit.approver_id = actor.user_id
     if decision == "approve":
-        _activate(limit, present)
+        _activate(limit, present, at)
     else:
         limit.status = Limit.Status.REFUSED
         limit.save()
     _tell(
         limit,
         present,
-        "limit.activated" if decision == "approve" else "limit.refused",
+        f"limit.{'activated' if limit.status == Limit.Status.ACTIVE else limit.status}",
         actor=actor,
         at=at,
         reason=reason,
@@ -116,7 +115,7 @@ def _content(limit: Limit) -> dict[str, Any]:
     return {k: v for k, v in limit_out(limit).items() if k not in ("status", "approver")}
 
 
-def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, soft: bool, later: bool) -> None:
+def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, soft: bool) -> None:
     if scope.kind not in LIMIT_SCOPES:
         raise Invalid("not_a_scope", f"Name one of: {', '.join(LIMIT_SCOPES)}.", field="scope")
     if kind not in Limit.Kind.values:
@@ -127,31 +126,42 @@ def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, so
         raise Invalid("not_allowed", "Only amounts of money have a currency.", field="currency")
     if soft:
         raise Invalid("not_supported", "Soft limits are not carried out yet.", field="soft")
-    if later:
-        raise Invalid("not_supported", "Limits that begin later are not carried out yet.", field="effective_from")
 
 
-def _in_force(limit: Limit) -> Limit | None:
-    return Limit.objects.filter(
-        scope_kind=limit.scope_kind,
-        scope_key=limit.scope_key,
-        kind=limit.kind,
-        soft=limit.soft,
-        status=Limit.Status.ACTIVE,
-    ).first()
+def _in_force(limit: Limit, at: datetime) -> Limit | None:
+    """Return the limit that binds the same scope now, once those whose time has come have taken over."""
+    same = Limit.objects.filter(
+        scope_kind=limit.scope_kind, scope_key=limit.scope_key, kind=limit.kind, soft=limit.soft
+    ).exclude(pk=limit.pk)
+    begun = same.filter(status__in=[Limit.Status.ACTIVE, Limit.Status.APPROVED], effective_from__lte=at)
+    newest_first = list(begun.order_by("-effective_from", "-id"))
+    for before in newest_first[1:]:
+        _become(before, Limit.Status.RETIRED)
+    newest = newest_first[0] if newest_first else None
+    _become(newest, Limit.Status.ACTIVE)
+    return newest
+
+
+def _become(limit: Limit | None, status: Limit.Status) -> None:
+    if limit is not None and limit.status != status:
+        limit.status = status
+        limit.save(update_fields=["status"])
 
 
 def _is_tighter(new: Limit, present: Limit) -> bool:
     """Tell whether nothing passes the new limit that the present one stops; another currency is never known to be tighter."""
-    if new.kind == Limit.Kind.DUPLICATE_WINDOW:
-        return bool(new.value >= present.value)
-    return bool(new.currency == present.currency and new.value <= present.value)
+    tighter = new.value >= present.value if new.kind in FLOORS else new.value <= present.value
+    return bool(new.currency == present.currency and tighter)
 
 
-def _activate(limit: Limit, present: Limit | None) -> None:
-    if present is not None:
-        present.status = Limit.Status.RETIRED
-        present.save(update_fields=["status"])
+def _activate(limit: Limit, present: Limit | None, at: datetime) -> None:
+    """Let a limit hold: at once, and then the one before no more, or from its time on."""
+    if limit.effective_from > at:
+        limit.status = Limit.Status.APPROVED
+        limit.save()
+        return
+    limit.effective_from = at  # what was approved late holds from the approval on, and before nothing else
+    _become(present, Limit.Status.RETIRED)
     limit.status = Limit.Status.ACTIVE
     limit.save()
 

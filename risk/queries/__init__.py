@@ -6,6 +6,7 @@ from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halted_broke
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
 from risk.queries.sight import in_sight
+from risk.queries.verdicts import replay_verdicts
 
 __all__ = [
     "DECIDED_BY",
@@ -24,4 +25,5 @@ __all__ = [
     "limit_out",
     "limits",
     "load_facts",
+    "replay_verdicts",
 ]

@@ -24,7 +24,7 @@ def exposure_out(accounts: Iterable[Account], *, at: datetime) -> list[dict[str,
     account for its cash. Headroom is never below zero; `breach` tells that a limit was lowered under what is used."""
     rows = []
     for account, gate, probe in _gates(accounts, at):
-        limit = min((x.value for x in gate.limits_for(probe) if x.kind == Limit.Kind.POSITION), default=None)
+        limit = min((x.value for x in gate.limits_for(probe).hard.get(Limit.Kind.POSITION, ())), default=None)
         for (_, instrument_id), held in sorted(h for h in gate.facts.holdings.items() if h[0][0] == account.id):
             rows.append(
                 {

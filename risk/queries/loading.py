@@ -1,6 +1,8 @@
-"""Loading what a batch is judged by: seven statements for any number of orders."""
+"""Loading what a batch is judged by: seven statements for any number of orders, and one for each kind of limit set that
+asks for more."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,8 +14,13 @@ from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef
 from oms.kernel.decimals import ZERO
 from oms.runtime import sql
-from risk.domain.gate import Facts, HaltRef, Holding, LimitRef, duplicate_window, fingerprint
+from risk.domain.exposures import Holding
+from risk.domain.gate import Facts, HaltRef, OpenOrders, fingerprint
 from risk.domain.intents import Intent
+from risk.domain.limits import LimitRef, LimitSet
+from risk.domain.measures import PACED
+from risk.domain.pacing import Pace, PaceKey
+from risk.domain.results import Result
 from risk.domain.scopes import Scope, scopes_of
 
 Answer = Iterable[tuple[Any, ...]]
@@ -31,12 +38,15 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
     accounts = sorted({i.account_id for i in intents})
     asked_limits, asked_holdings, asked_cash = _ask_limits(intents, at), _ask_holdings(accounts), _ask_cash(accounts)
     asked_halts, asked_restricted = _ask_halts(), _ask_restricted({i.instrument.id for i in intents}, at)
-    limits = [LimitRef(kind, value, currency, Scope(*scope)) for kind, value, currency, *scope in asked_limits]
+    limits = [_limit(*row) for row in asked_limits]
+    more = _ask_more({x.kind for x in limits}, accounts, at)
     holdings = {(account_id, instrument_id): Holding(*held) for account_id, instrument_id, *held in asked_holdings}
     cash: dict[int, dict[str, Decimal]] = {}
     for account_id, currency, balance in asked_cash:
         cash.setdefault(account_id, {})[currency] = balance
+    results = {account_id: [Result(*part) for part in parts] for account_id, parts in _grouped(more.results)}
     wanted = {i.instrument.id for i in intents} | {instrument_id for _, instrument_id in holdings}
+    wanted |= {part.instrument_id for parts in results.values() for part in parts if part.quantity or part.day_quantity}
     quotes = brokers.quotes(wanted | _pairs(instruments, intents, limits, cash, wanted))
     return Facts(
         at=at,
@@ -52,17 +62,128 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
         recent=_recent(intents, limits, at),
         sessions=settings.SESSIONS,
         closed=_closed({i.instrument.id: i.instrument for i in intents}, at) if settings.SESSIONS else set(),
+        results=results,
+        peaks=dict(more.peaks),  # type: ignore[arg-type]
+        paces=_paces(more.paces),
+        open_orders=[OpenOrders(*row) for row in more.open_orders],
+        by_strategy=_by_strategy(more.by_strategy),
     )
 
 
 def _ask_limits(intents: Sequence[Intent], at: datetime) -> Answer:
+    """Ask for the limits that may bind, of each scope and kind the one that began last."""
     scopes = sorted({scope for i in intents for scope in scopes_of(i)})
     return sql.run(
-        "SELECT l.kind, l.value, l.currency, l.scope_kind, l.scope_key FROM risk_limit l "
-        "JOIN unnest(%s::varchar[], %s::varchar[]) u(kind, key) ON u.kind = l.scope_kind AND u.key = l.scope_key "
-        "WHERE l.status = 'active' AND NOT l.soft AND l.effective_from <= %s",
+        """
+        WITH named AS (SELECT * FROM unnest(%s::varchar[], %s::varchar[]) u(kind, key)),
+        bound AS (
+          SELECT kind AS scope_kind, key AS scope_key, NULL::varchar AS member_kind, NULL::varchar AS member_key FROM named
+          UNION ALL
+          SELECT 'group', g.code, m.kind, m.key FROM risk_groupmember m JOIN named USING (kind, key)
+          JOIN risk_group g ON g.id = m.group_id
+        )
+        SELECT DISTINCT ON (l.scope_kind, l.scope_key, l.kind, l.soft, b.member_kind, b.member_key)
+          l.kind, l.value, l.currency, l.scope_kind, l.scope_key, l.soft, b.member_kind, b.member_key
+        FROM risk_limit l JOIN bound b USING (scope_kind, scope_key)
+        WHERE l.status IN ('active', 'approved') AND l.effective_from <= %s
+        ORDER BY l.scope_kind, l.scope_key, l.kind, l.soft, b.member_kind, b.member_key, l.effective_from DESC, l.id DESC
+        """,
         [[kind for kind, _ in scopes], [key for _, key in scopes], at],
     )
+
+
+def _limit(
+    kind: str,
+    value: Decimal,
+    currency: str,
+    scope: str,
+    key: str,
+    soft: bool,
+    member: str | None,
+    member_key: str | None,
+) -> LimitRef:
+    return LimitRef(kind, value, currency, Scope(scope, key), soft, Scope(member, member_key or "") if member else None)
+
+
+@dataclass(slots=True)
+class _More:
+    """Answers to what only some kinds of limits ask for; empty where none is set."""
+
+    results: Answer = ()
+    peaks: Answer = ()
+    paces: Answer = ()
+    open_orders: Answer = ()
+    by_strategy: Answer = ()
+
+
+def _ask_more(kinds: set[str], accounts: list[int], at: datetime) -> _More:
+    more = _More()
+    if kinds & {"daily_loss", "drawdown"}:
+        more.results = _ask_results(accounts, at)
+    if "drawdown" in kinds:
+        more.peaks = sql.run("SELECT account_id, value FROM risk_profitpeak WHERE account_id = ANY(%s)", [accounts])
+    if kinds & PACED:
+        more.paces = sql.run(
+            "SELECT account_id, kind, scope_kind, scope_key, level, at FROM risk_pace WHERE account_id = ANY(%s)",
+            [accounts],
+        )
+    if "open_orders" in kinds:
+        more.open_orders = sql.run(
+            "SELECT account_id, instrument_id, user_id, strategy_id, count(*) FROM risk_hold "
+            "WHERE open_quantity > 0 AND account_id = ANY(%s) GROUP BY 1, 2, 3, 4",
+            [accounts],
+        )
+    if "concentration_strategy" in kinds:
+        more.by_strategy = _ask_by_strategy(accounts)
+    return more
+
+
+def _ask_results(accounts: list[int], at: datetime) -> Answer:
+    """Ask what each position won or lost; the day is the UTC day."""
+    return sql.run(
+        "SELECT account_id, instrument_id, quantity, cost, realized, fees, "
+        "CASE WHEN day = %(day)s THEN day_quantity ELSE 0 END, CASE WHEN day = %(day)s THEN day_amount ELSE 0 END "
+        "FROM portfolio_position WHERE account_id = ANY(%(accounts)s)",
+        {"day": at.date(), "accounts": accounts},
+    )
+
+
+def _ask_by_strategy(accounts: list[int]) -> Answer:
+    """Ask what is held and worked for each strategy; lots bear the strategy of the trade that opened them."""
+    return sql.run(
+        """
+        SELECT account_id, strategy_id, instrument_id, sum(quantity), sum(buying), sum(selling)
+        FROM (
+          SELECT l.account_id, t.strategy_id, l.instrument_id, l.remaining AS quantity, 0 AS buying, 0 AS selling
+          FROM portfolio_lot l JOIN portfolio_trade t ON t.id = l.trade_id
+          WHERE l.account_id = ANY(%(accounts)s) AND l.remaining <> 0 AND t.strategy_id IS NOT NULL
+          UNION ALL
+          SELECT account_id, strategy_id, instrument_id, 0,
+            CASE WHEN side = 'buy' THEN open_quantity ELSE 0 END, CASE WHEN side = 'buy' THEN 0 ELSE open_quantity END
+          FROM risk_hold WHERE account_id = ANY(%(accounts)s) AND open_quantity > 0 AND strategy_id IS NOT NULL
+        ) held
+        GROUP BY account_id, strategy_id, instrument_id
+        """,
+        {"accounts": accounts},
+    )
+
+
+def _grouped(rows: Answer) -> Iterable[tuple[int, list[tuple[Any, ...]]]]:
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for account_id, *rest in rows:
+        found.setdefault(account_id, []).append(tuple(rest))
+    return found.items()
+
+
+def _paces(rows: Answer) -> dict[PaceKey, Pace]:
+    return {(account_id, kind, scope, key): Pace(level, at) for account_id, kind, scope, key, level, at in rows}
+
+
+def _by_strategy(rows: Answer) -> dict[tuple[int, int], dict[int, Holding]]:
+    found: dict[tuple[int, int], dict[int, Holding]] = {}
+    for account_id, strategy_id, instrument_id, quantity, buying, selling in rows:
+        found.setdefault((account_id, strategy_id), {})[instrument_id] = Holding(quantity, buying, selling)
+    return found
 
 
 def _ask_halts() -> Answer:
@@ -139,10 +260,12 @@ def _pairs(
 
 
 def _recent(intents: Sequence[Intent], limits: list[LimitRef], at: datetime) -> set[bytes]:
+    if not any(x.kind == "duplicate_window" for x in limits):
+        return set()
     since: dict[bytes, datetime] = {}
+    bound: dict[frozenset[tuple[str, str]], LimitSet] = {}
     for intent in intents:
-        scopes = scopes_of(intent)
-        window = duplicate_window(intent, [x for x in limits if (x.scope.kind, x.scope.key) in scopes])
+        window = _bound(bound, intent, limits).duplicate_window(intent)
         if window > ZERO:
             since[fingerprint(intent)] = at - timedelta(seconds=float(window))
     if not since:
@@ -154,3 +277,10 @@ def _recent(intents: Sequence[Intent], limits: list[LimitRef], at: datetime) -> 
         [list(since), list(since.values())],
     )
     return {bytes(row[0]) for row in found}
+
+
+def _bound(known: dict[frozenset[tuple[str, str]], LimitSet], intent: Intent, limits: list[LimitRef]) -> LimitSet:
+    scopes = scopes_of(intent)
+    if scopes not in known:
+        known[scopes] = LimitSet(x for x in limits if x.binds in scopes)
+    return known[scopes]

@@ -16,7 +16,7 @@ from orders import operations as desk_operations
 from tests.conftest import Desk
 
 OURS = {"oms", "orders", "risk", "portfolio", "routing", "brokers", "analytics"}
-READING = {"preflight", "check_invariants", "verify_audit", "route_explain"}
+READING = {"risk", "preflight", "check_invariants", "verify_audit", "route_explain"}
 PROCESSES = {"run_gateway", "run_pricer", "run_market"}
 OWN_WORLD = {"simulate"}
 

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from rest_framework.test import APIRequestFactory, force_authenticate
 
+from oms.kernel.actor import Actor
+from oms.kernel.ids import uuid7
+from orders import operations
 from orders.api.halts import Halts
 from orders.api.manual import Approvals
 from orders.models import Submission
 from risk import api
 from risk.models import Halt, Limit
-from tests.conftest import Desk
+from tests.conftest import Desk, ticket
 
 
 def call(view: Any, method: str, user: Any, body: object = None, query: str = "", **path: str) -> tuple[int, Any]:
@@ -70,7 +74,8 @@ class TestLimits:
             ({"scope": {"account": "NONE"}}, "unknown_account"),
             ({"currency": "USD"}, "not_allowed"),
             ({"soft": True}, "not_supported"),
-            ({"effective_from": "2090-01-01T00:00:00Z"}, "not_supported"),
+            ({"effective_from": "soon"}, "invalid"),
+            ({"scope": {"group": "NONE"}}, "unknown_group"),
             ({"extra": 1}, "unknown_field"),
             ({"reason": ""}, "blank"),
         ],
@@ -190,6 +195,44 @@ class TestHalts:
         assert call(Halts, "get", desk.alice, query="?engaged=true")[1]["results"] == []
 
 
+class TestEnabling:
+    BODY = {"strategy": "carry", "account": "MAIN", "reason": "looked at it"}
+
+    def test_a_throttled_strategy_goes_on_when_a_person_says_so(self, desk: Desk) -> None:
+        from portfolio.models import Strategy
+
+        Strategy.objects.create(code="carry")
+        assert call(api.StrategyEnable, "post", desk.rita, self.BODY)[1]["code"] == "nothing_counted"
+        Limit.objects.create(
+            id=uuid7(), scope_kind="strategy", scope_key="carry", kind="automated_runs", value=1, status="active",
+            effective_from=desk.at, reason="x", created_at=desk.at,
+        )  # fmt: skip
+        program = Actor(f"user:{desk.alice.username}", desk.alice.pk, automated=True)
+
+        def send() -> str:
+            [placed] = operations.place([ticket("buy 1 AAPL", strategy="carry")], actor=program, at=desk.at)
+            return str(desk.order(placed).reason)
+
+        assert [send(), send()] == ["", "strategy_throttled"]
+        assert call(api.StrategyEnable, "post", desk.alice, self.BODY)[0] == 403
+        status, told = call(api.StrategyEnable, "post", desk.rita, self.BODY)
+        assert (status, told["counted"]) == (200, "1")
+        assert [send(), send()] == ["", "strategy_throttled"]
+        desk.holds()
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"strategy": "none"}, "unknown_strategy"),
+            ({"account": "NONE"}, "unknown_account"),
+            ({"reason": " "}, "blank"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, desk: Desk, change: dict[str, str], code: str) -> None:
+        status, body = call(api.StrategyEnable, "post", desk.rita, self.BODY | change)
+        assert (status, body["code"]) == (400, code)
+
+
 class TestCommands:
     def run(self, *arguments: str) -> Any:
         out = StringIO()
@@ -202,6 +245,20 @@ class TestCommands:
         assert (told["canceled"], told["halt"]["engaged_by"][:4]) == (1, "cli:")
         released = self.run("release_halt", told["halt"]["id"], "--as", "rita", "--reason", "calm")
         assert released["halt"]["released_by"] == "user:rita"
+
+    def test_replay_judges_every_stored_verdict_again(self, desk: Desk) -> None:
+        desk.place("buy 10 AAPL limit 90", "buy 10001 AAPL", "sell 1 AAPL", "buy 1 AAPL limit 200")
+        told = self.run("risk", "replay")
+        assert (told["judged"], told["count_differing"]) == (4, 0)
+        with (
+            connection.cursor() as cursor
+        ):  # the rows are append-only: a forger would have to go round the trigger as well
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            cursor.execute("UPDATE risk_riskcheck SET approved = true, reason = '' WHERE reason = 'quantity_limit'")
+            cursor.execute("SET LOCAL session_replication_role = origin")
+        with pytest.raises(SystemExit) as ended:
+            call_command("risk", "replay")
+        assert ended.value.code == 1
 
     def test_a_dry_run_changes_nothing(self, desk: Desk) -> None:
         desk.place("buy 10 AAPL limit 90")

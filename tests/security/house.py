@@ -207,6 +207,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "risk/approvals"): Row(OFFICERS),
     ("POST", "risk/approvals"): Row(frozenset({"risk", "ops"}), body={"object": str(uuid4()), **DECIDE}),
     ("GET", "risk/exposure"): Row(),
+    ("POST", "risk/strategies/enable"): Row(
+        frozenset({"risk"}), body={"strategy": "calm", "account": "MAIN", "reason": "x"}
+    ),
     ("GET", "risk/halts"): Row(),
     ("POST", "risk/halts"): Row(
         frozenset({"risk"}), body={"scope": {"account": "MAIN"}, "mode": "halt", "reason": "x"}

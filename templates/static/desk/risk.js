@@ -8,7 +8,7 @@ import { Table } from "./table.js";
 
 const officer = can("risk");
 const all = document.getElementById("all-limits"), form = document.getElementById("halt");
-const tones = { active: "good", proposed: "wait", retired: "off", refused: "bad" };
+const tones = { active: "good", approved: "wait", proposed: "wait", retired: "off", refused: "bad" };
 const emptyOf = (table) => table.parentElement.querySelector(".empty");
 
 async function act(title, path, body) {
@@ -44,9 +44,10 @@ function gauge(row) {
   return element("span", { class: "gauge" }, element("meter", { min: 0, max: limit || 1, value: used, low: limit * 0.8, high: limit * 0.95, optimum: 0, "aria-label": part }), part);
 }
 
-const UNITS = { quote_age: " s", duplicate_window: " s" };
+const UNITS = { quote_age: " s", duplicate_window: " s", order_rate: " a second", message_rate: " a second", leverage: " × equity", price_collar_ticks: " ticks" };
+const FRACTIONS = ["price_collar", "spread", "concentration", "concentration_sector", "concentration_class", "concentration_strategy"];
 function measured(kind, value) {
-  if (kind !== "price_collar") return decimal(plain(value)) + (UNITS[kind] ?? "");
+  if (!FRACTIONS.includes(kind)) return decimal(plain(value)) + (UNITS[kind] ?? "");
   return `${decimal(plain(value))} = ${Number((Number(value) * 100).toPrecision(12))} %`; // the picture; the exact figure stands before it
 }
 
@@ -70,7 +71,7 @@ async function load() {
     const [stopped, room, bounds] = await Promise.all([get("risk/halts", { limit: 50 }), account() ? get("risk/exposure", { account: account() }) : { results: [] }, get("risk/limits", { limit: 500 })]);
     halts.render(stopped.results);
     headroom.render(room.results);
-    limits.render(bounds.results.filter((l) => all.checked || l.status === "active" || l.status === "proposed"));
+    limits.render(bounds.results.filter((l) => all.checked || ["active", "approved", "proposed"].includes(l.status)));
     emptyOf(document.getElementById("halt-rows")).hidden = stopped.results.some((h) => !h.released_at);
     emptyOf(document.getElementById("headroom")).hidden = room.results.length > 0;
     emptyOf(document.getElementById("limits")).hidden = bounds.results.some((l) => l.status === "active");
