@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 
-from brokers.domain.calendars import Calendar
+from brokers.domain.calendars import SATURDAY, Calendar
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
+from brokers.domain.settlement import CURRENCY_CALENDARS, euro_bank_holiday, settles_on, us_bank_holiday, value_date
 from brokers.models import Broker, FeeSchedule, Instrument, Listing
 from oms.kernel.errors import NotFound
 from oms.kernel.json import rfc3339_or_none
@@ -103,6 +104,38 @@ def calendar(code: str) -> Calendar | None:
     if held is None or held[0] < time.monotonic():
         held = _calendars[code] = (time.monotonic() + CALENDAR_SECONDS, _load_calendar(code))
     return held[1]
+
+
+def settle_date(instrument: InstrumentRef, executed_at: datetime) -> date:
+    """Return when a trade settles: by the cycle and the holidays of its exchange, or of both currencies of a pair."""
+    if instrument.asset_class == "fx" and instrument.base_currency:
+        pair = (instrument.base_currency, instrument.currency)
+        return value_date(executed_at, instrument.settlement_days, pair, _banks_closed)
+    return settles_on(
+        executed_at,
+        exchange=instrument.calendar,
+        asset_class=instrument.asset_class,
+        days=instrument.settlement_days,
+        calendar=calendar(instrument.calendar),
+    )
+
+
+def _banks_closed(currency: str, day: date) -> bool:
+    """Tell whether a currency's banks don't pay on a weekday; as far as its calendar was loaded."""
+    if currency == "USD":
+        return us_bank_holiday(day)
+    if currency == "EUR":
+        return euro_bank_holiday(day)
+    kept = calendar(CURRENCY_CALENDARS.get(currency, ""))
+    return kept is not None and kept.trades_on(day) is False and day.weekday() < SATURDAY
+
+
+def calendars_needed() -> set[str]:
+    """Return the codes of the calendars that instruments trade and settle by."""
+    needed = {i.calendar for i in instruments().values()}
+    for pair in (i for i in instruments().values() if i.asset_class == "fx"):
+        needed |= {CURRENCY_CALENDARS.get(c, "") for c in (pair.base_currency, pair.currency)}
+    return needed - {""}
 
 
 def session_end(instrument_id: int, at: datetime) -> datetime | None:

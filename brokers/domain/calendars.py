@@ -1,7 +1,7 @@
 """When an exchange trades, out of its sessions as they were loaded."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -26,22 +26,28 @@ class Calendar:
         index = bisect_right(self.opens, at) - 1
         return self.closes[index] if index >= 0 and at < self.closes[index] else None
 
-    def after(self, day: date, sessions: int) -> date | None:
-        """Return the day of the n-th session after a day, None where the range loaded doesn't reach so far."""
-        if not self.days or day < self.days[0]:
+    def trades_on(self, day: date) -> bool | None:
+        """Tell whether the exchange trades on a day, None where that was not loaded."""
+        if not self.days or not self.days[0] <= day <= self.days[-1]:
             return None
-        index = bisect_right(self.days, day) + sessions - 1
-        return self.days[index] if index < len(self.days) else None
+        return self.days[bisect_right(self.days, day) - 1] == day
 
 
-def settle_date(executed_at: datetime, days: int, calendar: Calendar | None = None) -> date:
-    """Return when a trade settles: so many sessions of its exchange after its UTC date, or weekdays where no calendar
-    is kept or loaded that far."""
+def settle_date(
+    executed_at: datetime,
+    days: int,
+    calendar: Calendar | None = None,
+    closed: Callable[[date], bool] | None = None,
+) -> date:
+    """Return when a trade settles: so many business days after its UTC date.
+
+    Those are the sessions of its exchange, or weekdays where no calendar is kept or loaded that far, but for days on
+    which banks are `closed`: there is trading on some of them, and nothing settles.
+    """
     day = executed_at.astimezone(UTC).date()
-    if days > 0 and calendar is not None and (found := calendar.after(day, days)) is not None:
-        return found
     while days > 0:
         day += timedelta(days=1)
-        if day.weekday() < SATURDAY:
+        trades = calendar.trades_on(day) if calendar else None
+        if (day.weekday() < SATURDAY if trades is None else trades) and not (closed and closed(day)):
             days -= 1
     return day

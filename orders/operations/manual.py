@@ -13,7 +13,6 @@ from uuid import UUID
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
-from brokers.domain.calendars import settle_date
 from brokers.domain.fees import charge
 from brokers.domain.reference import InstrumentRef
 from oms.journal import operations as journal
@@ -292,7 +291,7 @@ def _external_execution(
         price=price,
         fees=total_fees(items, instrument.currency),
         fee_items=items,
-        settle_date=settle_date(executed_at, instrument.settlement_days, brokers.calendar(instrument.calendar)),
+        settle_date=brokers.settle_date(instrument, executed_at),
         executed_at=executed_at,
         received_at=at,
     )

@@ -14,7 +14,6 @@ from django.db import InterfaceError, OperationalError
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
-from brokers.domain.calendars import settle_date
 from brokers.domain.fees import Done, FeeCharge, charge
 from brokers.domain.rates import Rates
 from oms.journal import operations as journal
@@ -494,7 +493,7 @@ class Fold:
             price=price,
             fees=fees,
             fee_items=items,
-            settle_date=settle_date(executed_at, instrument.settlement_days, brokers.calendar(instrument.calendar)),
+            settle_date=brokers.settle_date(instrument, executed_at),
             executed_at=executed_at,
             received_at=self.at,
         )

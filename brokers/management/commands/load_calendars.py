@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from brokers.models import Instrument
+from brokers import queries
 from brokers.operations import Sessions, published_sessions, store_sessions
 from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry
@@ -24,7 +24,7 @@ AHEAD = timedelta(days=400)
 class Command(BaseCommand):
     """Run it monthly: settlement dates and session hours are known as far as it was loaded."""
 
-    help = "Load trading sessions, a month back and thirteen ahead, for every calendar that an instrument names."
+    help = "Load trading sessions, a month back and thirteen ahead, for every calendar that instruments trade or settle by."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take the common options."""
@@ -33,7 +33,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Load, and tell the journal."""
         at, actor = datetime.now(UTC), actor_named(options["user"], "ops", "admin")
-        codes = sorted(set(Instrument.objects.exclude(calendar="").values_list("calendar", flat=True)))
+        queries.forget_cache()
+        codes = sorted(queries.calendars_needed())
         try:
             rows = [] if options["dry_run"] else _published(codes, at)
         except DomainError as error:
