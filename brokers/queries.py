@@ -140,8 +140,13 @@ def calendars_needed() -> set[str]:
 
 def session_end(instrument_id: int, at: datetime) -> datetime | None:
     """Return when the session of an instrument's exchange closes that is open at a time; None where no hours are kept."""
-    kept = calendar(instruments()[instrument_id].calendar) if settings.SESSIONS else None
+    kept = hours(instrument_id)
     return kept.end_of_session(at) if kept else None
+
+
+def hours(instrument_id: int) -> Calendar | None:
+    """Return the sessions that an instrument trades in, None where it trades round the clock."""
+    return calendar(instruments()[instrument_id].calendar) if settings.SESSIONS else None
 
 
 def _load_calendar(code: str) -> Calendar | None:

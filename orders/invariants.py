@@ -92,6 +92,10 @@ PREDICATES = {
         SELECT id FROM orders_parkedreport WHERE applied_at IS NULL AND waits_for LIKE 'mending:%'""",
     "I25 one key, one order": """
         SELECT min(id::text) FROM orders_idempotencykey GROUP BY user_id, key HAVING count(*) > 1""",
+    "I30 an open order is at a broker, or waits at the desk for what it can be let go by": f"""
+        SELECT o.id FROM orders_order o WHERE o.status NOT IN ({_CLOSED})
+          AND NOT EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id)
+          AND NOT EXISTS (SELECT 1 FROM orders_trigger t WHERE t.order_id = o.id AND t.fired_at IS NULL)""",
     "I26 no new order left during a halt of its scope": """
         WITH halted AS (
           SELECT scope_kind, scope_key, mode,

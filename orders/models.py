@@ -185,6 +185,7 @@ class Order(Lifecycle):
     arrival_at = models.DateTimeField(null=True)
     triggered_at = models.DateTimeField(null=True)
     lots = models.JSONField(null=True)  # ids of the lots it is to close first
+    instructions = models.JSONField(null=True)  # what few orders ask for besides: trail, good after; what it works as
     next_terms = models.JSONField(null=True)  # what a new broker order will ask for once the present one is canceled
 
     class Meta:
@@ -207,6 +208,53 @@ class Order(Lifecycle):
 
     def __str__(self) -> str:
         return f"{self.side} {text(self.quantity)} {self.client_order_id}"
+
+    def instruction(self, name: str) -> str | None:
+        """Return one of the instructions, None where it was not given."""
+        return (self.instructions or {}).get(name)
+
+    @property
+    def working_type(self) -> str:
+        """Return the order type that brokers see: another than was asked for, once the desk has triggered it."""
+        return self.instruction("works_as") or self.order_type
+
+
+class Trigger(models.Model):
+    """What the desk itself waits for before an order goes to any broker: a price, a time. See `orders.domain.triggers`.
+
+    `price` is what the market must reach now; where it trails, it follows the `watermark`, the best price seen. Kept here,
+    so that whoever watches next goes on where the last one stopped.
+    """
+
+    class Kind(models.TextChoices):
+        STOP = "stop"
+        TOUCH = "touch"
+        TRAIL = "trail"
+        TIME = "time"
+
+    order = models.OneToOneField(Order, models.PROTECT, primary_key=True)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    side = models.CharField(max_length=10)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    price = ExactField(null=True)
+    trail_amount = ExactField(null=True)
+    trail_percent = ExactField(null=True)
+    watermark = ExactField(null=True)
+    limit_offset = ExactField(null=True)  # of a limit that trails: its distance from the price
+    starts_at = models.DateTimeField(null=True)
+    valid_until = models.DateTimeField(null=True)
+    seen_at = models.DateTimeField()  # time of the newest quote looked at
+    fired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["instrument"], condition=Q(fired_at=None), name="trigger_waiting")]
+        constraints = [
+            models.CheckConstraint(condition=Q(kind="time") | Q(price__isnull=False), name="trigger_has_a_price"),
+            models.CheckConstraint(condition=~Q(kind="time") | Q(starts_at__isnull=False), name="trigger_has_a_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.order_id}"
 
 
 class IdempotencyKey(models.Model):

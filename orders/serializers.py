@@ -22,7 +22,9 @@ class SizeByIn(Strict):
 
 
 class OrderIn(Strict):
-    """An order, of a `quantity` or a `size_by`. `limit_price` is for limit and stop_limit, `stop_price` for stop and stop_limit, `expire_at` for gtd."""
+    """An order, of a `quantity` or a `size_by`. `limit_price` is for limit, stop_limit, trailing_stop_limit and limit_if_touched;
+    `stop_price`, what the market must reach, for stop, stop_limit, market_if_touched and limit_if_touched, and for trailing ones
+    what they begin with; `expire_at` for gtd."""
 
     client_order_id = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, help_text="Yours, unique in the account for good; made if absent."
@@ -37,6 +39,9 @@ class OrderIn(Strict):
     stop_price = DecimalText(required=False, allow_null=True)
     time_in_force = serializers.ChoiceField(choices=TIMES_IN_FORCE, required=False, default="day")
     expire_at = serializers.DateTimeField(required=False, allow_null=True)
+    trail_amount = DecimalText(required=False, allow_null=True, help_text="Trailing orders: this or trail_percent.")
+    trail_percent = DecimalText(required=False, allow_null=True, help_text="Below 100.")
+    good_after = serializers.DateTimeField(required=False, allow_null=True, help_text="Nothing is sent before.")
     broker = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True, help_text="Directed: no routing."
     )
@@ -84,6 +89,9 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     stop_price = DecimalText(allow_null=True)
     time_in_force = serializers.ChoiceField(choices=TIMES_IN_FORCE)
     expire_at = serializers.DateTimeField(allow_null=True)
+    trail_amount = DecimalText(allow_null=True)
+    trail_percent = DecimalText(allow_null=True)
+    good_after = serializers.DateTimeField(allow_null=True)
     broker = serializers.CharField(allow_null=True)
     strategy = serializers.CharField(allow_null=True)
     note = serializers.CharField(allow_blank=True)

@@ -72,6 +72,8 @@ class NewOrder:
     stop_price: Decimal | None = None
     expire_at: datetime | None = None
     display_quantity: Decimal | None = None
+    trail_amount: Decimal | None = None
+    trail_percent: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,16 @@ class Calendar:
         index = bisect_right(self.opens, at) - 1
         return self.closes[index] if index >= 0 and at < self.closes[index] else None
 
+    def next_open(self, at: datetime) -> datetime | None:
+        """Return the next opening after a time, None beyond the range loaded."""
+        index = bisect_right(self.opens, at)
+        return self.opens[index] if index < len(self.opens) else None
+
+    def next_close(self, at: datetime) -> datetime | None:
+        """Return the next close after a time, None beyond the range loaded."""
+        index = bisect_right(self.closes, at)
+        return self.closes[index] if index < len(self.closes) else None
+
     def trades_on(self, day: date) -> bool | None:
         """Tell whether the exchange trades on a day, None where that was not loaded."""
         if not self.days or not self.days[0] <= day <= self.days[-1]:

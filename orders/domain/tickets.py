@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -12,15 +12,20 @@ from uuid import UUID, uuid5
 from oms.kernel import decimals, json
 from oms.kernel.errors import Invalid, InvalidFields
 from orders.domain.sizing import SizeBy, parse_size_by
+from orders.domain.triggers import AUCTIONS, TOUCHED, TRAILING
 
 SIDES = ("buy", "sell", "sell_short")
-ORDER_TYPES = ("market", "limit", "stop", "stop_limit")
-TIMES_IN_FORCE = ("day", "gtc", "ioc", "fok", "gtd")
-NEEDS_LIMIT = frozenset({"limit", "stop_limit"})
-NEEDS_STOP = frozenset({"stop", "stop_limit"})
-NOT_YET = (
-    "trail_amount trail_percent display_quantity algo take_profit stop_loss group".split()  # noqa: SIM905
-)
+ORDER_TYPES = (
+    "market", "limit", "stop", "stop_limit", "trailing_stop", "trailing_stop_limit", "market_if_touched", "limit_if_touched",
+)  # fmt: skip
+TIMES_IN_FORCE = ("day", "gtc", "ioc", "fok", "gtd", "opg", "cls")
+NEEDS_LIMIT = frozenset({"limit", "stop_limit", "trailing_stop_limit", "limit_if_touched"})
+NEEDS_STOP = frozenset({"stop", "stop_limit", "market_if_touched", "limit_if_touched"})
+AUCTION_TYPES = frozenset({"market", "limit"})
+IMMEDIATE = frozenset({"ioc", "fok"})
+PERCENT_BELOW = Decimal(100)
+YEARS = timedelta(days=730)
+NOT_YET = "display_quantity algo take_profit stop_loss group".split()  # noqa: SIM905
 """Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
 
 _FIELDS = frozenset(
@@ -36,6 +41,9 @@ _FIELDS = frozenset(
         "stop_price",
         "time_in_force",
         "expire_at",
+        "trail_amount",
+        "trail_percent",
+        "good_after",
         "broker",
         "strategy",
         "note",
@@ -70,6 +78,18 @@ class Ticket:
     note: str = ""
     size_by: SizeBy | None = None
     lots: tuple[UUID, ...] = ()
+    trail_amount: Decimal | None = None
+    trail_percent: Decimal | None = None
+    good_after: datetime | None = None
+
+    def instructions(self) -> dict[str, str] | None:
+        """Return what few orders ask for besides, as it is stored and hashed; None of nothing."""
+        told = {
+            "trail_amount": decimals.text_or_none(self.trail_amount),
+            "trail_percent": decimals.text_or_none(self.trail_percent),
+            "good_after": json.rfc3339_or_none(self.good_after),
+        }
+        return {name: value for name, value in told.items() if value is not None} or None
 
     def digest(self) -> bytes:
         """Return a hash of all that was asked, so that a reused id with another body shows."""
@@ -81,6 +101,7 @@ class Ticket:
                     json.rfc3339_or_none(self.expire_at), self.broker, self.strategy, self.note,
                     *([self.size_by.as_json()] if self.size_by else []),
                     *([{"lots": [str(i) for i in self.lots]}] if self.lots else []),
+                    *([told] if (told := self.instructions()) else []),
                 ]
             )
         ).digest()  # fmt: skip
@@ -95,7 +116,9 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
     order_type = reader.choice("order_type", ORDER_TYPES)
     time_in_force = reader.choice("time_in_force", TIMES_IN_FORCE, default="day")
     limit_price = reader.positive("limit_price", wanted=order_type in NEEDS_LIMIT, of=order_type)
-    stop_price = reader.positive("stop_price", wanted=order_type in NEEDS_STOP, of=order_type)
+    stop_price = reader.stop_price(order_type)
+    trail_amount, trail_percent = reader.trail(order_type)
+    reader.check_time(order_type, time_in_force)
     size_by = reader.size_by()
     ticket = Ticket(
         account=reader.pattern("account", ID),
@@ -113,6 +136,9 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         note=reader.note("note", 200),
         size_by=size_by,
         lots=reader.lots(),
+        trail_amount=trail_amount,
+        trail_percent=trail_percent,
+        good_after=reader.good_after(time_in_force, at=at),
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -279,6 +305,49 @@ class _Reader:
             return None
         return self._decimal(name)
 
+    def stop_price(self, order_type: str) -> Decimal | None:
+        """Return the price to be reached; a trailing order may name the one that it begins with."""
+        if order_type in TRAILING:
+            return self.optional_positive("stop_price")
+        return self.positive("stop_price", wanted=order_type in NEEDS_STOP, of=order_type)
+
+    def trail(self, order_type: str) -> tuple[Decimal | None, Decimal | None]:
+        """Return the distance of a trailing order, as an amount or in percent: one of the two."""
+        given = [n for n in ("trail_amount", "trail_percent") if self.raw.get(n) is not None]
+        if order_type not in TRAILING:
+            for name in given:
+                self.fault("not_allowed", f"An order of type {order_type} has none.", name)
+            return None, None
+        if len(given) != 1:
+            self.fault("required", "Send either trail_amount or trail_percent.", "trail_amount")
+            return None, None
+        value = self._decimal(given[0])
+        if given[0] == "trail_percent" and value is not None and value >= PERCENT_BELOW:
+            self.fault("out_of_range", "The percent must be below 100.", "trail_percent")
+        return (value, None) if given[0] == "trail_amount" else (None, value)
+
+    def check_time(self, order_type: str, time_in_force: str) -> None:
+        if time_in_force in AUCTIONS and order_type not in AUCTION_TYPES:
+            self.fault("not_allowed", "On open and on close take market and limit orders.", "time_in_force")
+        elif time_in_force in IMMEDIATE and order_type in TRAILING | TOUCHED:
+            self.fault("not_allowed", "An order that waits for a price can't be immediate.", "time_in_force")
+
+    def good_after(self, time_in_force: str, *, at: datetime) -> datetime | None:
+        """Return when the order may begin to work, None for at once."""
+        value = self.raw.get("good_after")
+        if value is None:
+            return None
+        moment = _time(value)
+        if time_in_force in AUCTIONS:
+            self.fault("not_allowed", "An order for the open or the close has its own time.", "good_after")
+        elif moment is None:
+            self.fault("not_a_time", "Use RFC 3339 with a zone, for example 2026-11-23T10:00:00Z.", "good_after")
+        elif not at < moment < at + YEARS:
+            self.fault("out_of_range", "The start must lie in the next two years.", "good_after")
+        else:
+            return moment
+        return None
+
     def _decimal(self, name: str) -> Decimal | None:
         try:
             value = decimals.parse(self.raw[name], field=name)
@@ -302,7 +371,7 @@ class _Reader:
         moment = _time(value)
         if moment is None:
             self.fault("not_a_time", "Use RFC 3339 with a zone, for example 2026-11-23T10:00:00Z.", name)
-        elif not at < moment < at.replace(year=at.year + 2):
+        elif not at < moment < at + YEARS:
             self.fault("out_of_range", "The expiry must lie in the next two years.", name)
         else:
             return moment

@@ -5,6 +5,7 @@ from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.reporting import apply, apply_parked
 from orders.operations.sending import resolve, send, send_once
+from orders.operations.triggering import watch
 
 __all__ = [
     "Placed",
@@ -20,4 +21,5 @@ __all__ = [
     "resolve",
     "send",
     "send_once",
+    "watch",
 ]

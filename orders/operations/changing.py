@@ -22,9 +22,11 @@ from oms.kernel.reasons import Reason
 from oms.runtime import doorbell
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
-from orders.models import ChildOrder, Order, Submission
+from orders.domain.triggers import STOPS, WORKS_FOR
+from orders.models import ChildOrder, Order, Submission, Trigger
 from orders.operations.recording import (
     Book,
+    close_here,
     external_account,
     lock_book,
     refold,
@@ -73,11 +75,14 @@ def cancel_batch(
             raise Conflict("change_pending", "A replace is on its way; wait for its answer.")
         order.reason, order.reason_detail = Reason.CANCEL_REQUESTED, reason[:200]
         order.next_terms = None
+        changed.append(order_id)
+        if not book.children_of(order_id):
+            close_here(book, order, OrdStatus.CANCELED, Reason.CANCEL_REQUESTED, reason, at)
+            continue
         for child in book.children_of(order_id):
             if child.status not in CLOSED:
                 _cancel_child(book, child, at)
         refold(book, order_id, at=at)
-        changed.append(order_id)
     entries = write(book, kinds=dict.fromkeys(changed, "order.cancel_requested"))
     risk.resize({i: book.may_fill(i) for i in changed})
     journal.append(entries, actor=actor, at=at)
@@ -162,16 +167,12 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
     """
     book = lock_book([order_id])
     order = book.orders[order_id]
+    if order.status not in CLOSED and not book.children_of(order_id):
+        return _replace_waiting(book, order, terms, actor=actor, at=at)
     child = _replaceable(book, order, terms)
     _check_terms(order, terms)
     wanted = _wanted(book, order, child, terms, at)
-    verdict = risk.recheck(
-        _intent(order, actor, wanted.quantity, wanted.limit_price, wanted.stop_price),
-        open_quantity=max(wanted.quantity - order.filled_quantity, order.leaves_quantity, ZERO),
-        at=at,
-    )
-    if not verdict.approved:
-        raise Refused(str(verdict.reason), verdict.detail or "Risk refused the change; the order stands as it was.")
+    verdict = _judged(order, wanted, actor, at)
     if _abilities(child).replace:
         _submit_replace(book, order, child, wanted, verdict.unit_amount, at)
     else:
@@ -183,6 +184,41 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
     risk.resize({order_id: book.may_fill(order_id)})
     journal.append([_with_checks(e, verdict) for e in entries], actor=actor, at=at)
     _ring(book)
+    return order
+
+
+def _judged(order: Order, wanted: _Wanted, actor: Actor, at: datetime) -> Verdict:
+    verdict = risk.recheck(
+        _intent(order, actor, wanted.quantity, wanted.limit_price, wanted.stop_price),
+        open_quantity=max(wanted.quantity - order.filled_quantity, order.leaves_quantity, ZERO),
+        at=at,
+    )
+    if not verdict.approved:
+        raise Refused(str(verdict.reason), verdict.detail or "Risk refused the change; the order stands as it was.")
+    return verdict
+
+
+def _replace_waiting(book: Book, order: Order, terms: Terms, *, actor: Actor, at: datetime) -> Order:
+    """Change an order that waits at the desk: at once, as nobody else has to agree."""
+    _check_version(order, terms)
+    _check_terms(order, terms)
+    wanted = _Wanted(
+        terms.quantity or order.quantity, terms.limit_price or order.limit_price, terms.stop_price or order.stop_price,
+        terms.time_in_force or order.time_in_force,
+    )  # fmt: skip
+    verdict = _judged(order, wanted, actor, at)
+    for name in _TERMS:
+        setattr(order, name, getattr(wanted, name))
+    trigger = Trigger.objects.select_for_update().get(pk=order.id)
+    if trigger.limit_offset is not None and terms.limit_price is not None and trigger.price is not None:
+        trigger.limit_offset = terms.limit_price - trigger.price
+    if terms.stop_price is not None:
+        trigger.price = terms.stop_price
+    trigger.save(update_fields=["limit_offset", "price"])
+    refold(book, order.id, at=at)
+    entries = write(book, kinds={order.id: "order.replaced"})
+    risk.resize({order.id: order.leaves_quantity}, decided={order.id: risk.Decided(verdict.unit_amount, [])})
+    journal.append([_with_checks(e, verdict) for e in entries], actor=actor, at=at)
     return order
 
 
@@ -226,10 +262,10 @@ def _submit_replace(
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
         quantity=child.quantity + wanted.quantity - order.quantity,
-        order_type=order.order_type,
-        time_in_force=wanted.time_in_force,
+        order_type=order.working_type,
+        time_in_force=WORKS_FOR.get(wanted.time_in_force, wanted.time_in_force),
         limit_price=wanted.limit_price,
-        stop_price=wanted.stop_price,
+        stop_price=wanted.stop_price if order.working_type in STOPS else None,
         expire_at=order.expire_at,
     )
     submit(
@@ -239,8 +275,7 @@ def _submit_replace(
 
 def _replaceable(book: Book, order: Order, terms: Terms) -> ChildOrder:
     """Return the one broker order that a replace would change."""
-    if terms.expected_version is not None and terms.expected_version != order.version:
-        raise Conflict("version_conflict", f"The order has version {order.version} now; look at it and ask again.")
+    _check_version(order, terms)
     child = _to_reopen(book, order, terms) if order.status in CLOSED else _working(book, order)
     broker, abilities = brokers.brokers()[child.broker_id], _abilities(child)
     changing = book.pending(child, Submission.Kind.CANCEL) or order.next_terms
@@ -252,6 +287,11 @@ def _replaceable(book: Book, order: Order, terms: Terms) -> ChildOrder:
     if not abilities.replace and (not broker.settings.get("cancel_and_new") or order.status in CLOSED):
         raise Conflict("not_replaceable", f"{broker.code} takes no replaces; cancel the order and place a new one.")
     return child
+
+
+def _check_version(order: Order, terms: Terms) -> None:
+    if terms.expected_version is not None and terms.expected_version != order.version:
+        raise Conflict("version_conflict", f"The order has version {order.version} now; look at it and ask again.")
 
 
 def _working(book: Book, order: Order) -> ChildOrder:

@@ -1,6 +1,7 @@
 """Judging again what waited: behind a halt, a backoff or a long queue the market, the limits and the account move on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -14,6 +15,7 @@ from oms.kernel.decimals import ZERO
 from oms.kernel.reasons import Reason
 from oms.runtime import arrays, sql
 from oms.runtime.transactions import in_transaction
+from orders.domain.triggers import STOPS
 from orders.models import ChildOrder, Order, Submission
 from orders.operations.recording import Book, lock_book
 from orders.operations.reporting import Fold
@@ -94,27 +96,41 @@ def _refuse(fold: Fold, child: ChildOrder, submission: Submission, verdict: Verd
 
 def _questions(book: Book, waiting: Sequence[Submission]) -> list[tuple[Intent, Decimal]]:
     """Return each request as an intent under the terms it asks for, and what may come of its order in the worst case."""
-    orders = [book.orders[book.children[s.child_id].order_id] for s in waiting]
-    accounts = Account.objects.in_bulk({o.account_id for o in orders})
-    makers = {o.created_by_id for o in orders} - {None}
-    users = dict(sql.run("SELECT id, username FROM auth_user WHERE id = ANY(%s)", [sorted(makers)]).fetchall())
-    names = Names()
-    return [
-        (_intent(o, book, s, accounts[o.account_id], users, names), book.may_fill(o.id))
-        for s, o in zip(waiting, orders, strict=True)
-    ]
+    return intents(book, [_asked(book, s) for s in waiting])
 
 
-def _intent(
-    order: Order, book: Book, submission: Submission, account: Account, users: dict[int, str], names: Names
-) -> Intent:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An order under the terms that are about to be sent."""
+
+    order: Order
+    quantity: Decimal
+    order_type: str
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+
+
+def _asked(book: Book, submission: Submission) -> Asked:
+    order = book.orders[book.children[submission.child_id].order_id]
     quantity, limit_price, stop_price = order.quantity, order.limit_price, order.stop_price
     if submission.kind == Submission.Kind.REPLACE:
-        asked = submission.message
-        quantity += Decimal(asked["quantity"]) - book.children[submission.child_id].quantity
-        limit_price, stop_price = (
-            None if asked[n] is None else Decimal(asked[n]) for n in ("limit_price", "stop_price")
-        )
+        told = submission.message
+        quantity += Decimal(told["quantity"]) - book.children[submission.child_id].quantity
+        limit_price, stop_price = (None if told[n] is None else Decimal(told[n]) for n in ("limit_price", "stop_price"))
+    return Asked(order, max(quantity, ZERO), order.working_type, limit_price, stop_price)
+
+
+def intents(book: Book, asked: Sequence[Asked]) -> list[tuple[Intent, Decimal]]:
+    """Return what risk is asked about orders that it holds for already, with what may come of each in the worst case."""
+    accounts = Account.objects.in_bulk({a.order.account_id for a in asked})
+    makers = {a.order.created_by_id for a in asked} - {None}
+    users = dict(sql.run("SELECT id, username FROM auth_user WHERE id = ANY(%s)", [sorted(makers)]).fetchall())
+    names = Names()
+    return [(_intent(a, accounts[a.order.account_id], users, names), book.may_fill(a.order.id)) for a in asked]
+
+
+def _intent(asked: Asked, account: Account, users: dict[int, str], names: Names) -> Intent:
+    order = asked.order
     return Intent(
         order_id=order.id,
         account_id=account.id,
@@ -123,10 +139,10 @@ def _intent(
         account_open=account.status == Account.Status.OPEN,
         instrument=brokers.instruments()[order.instrument_id],
         side=order.side,
-        quantity=max(quantity, ZERO),
-        order_type=order.order_type,
-        limit_price=limit_price,
-        stop_price=stop_price,
+        quantity=asked.quantity,
+        order_type=asked.order_type,
+        limit_price=asked.limit_price,
+        stop_price=asked.stop_price if asked.order_type in STOPS else None,
         user_id=order.created_by_id,
         user_name=users.get(order.created_by_id or 0, ""),
         strategy_id=order.strategy_id,

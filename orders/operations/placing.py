@@ -1,14 +1,16 @@
 """Placing orders: idempotency, risk, route, records, all in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
 
 from brokers import queries as brokers
+from brokers.adapters import capabilities_of
 from brokers.adapters.port import NewOrder
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.journal import operations as journal
@@ -23,10 +25,12 @@ from oms.runtime import doorbell, rows, sql
 from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import Ticket
+from orders.domain.triggers import AUCTIONS, STOPS, TRAILING, WORKS_FOR, Watch
 from orders.domain.waiting import valid_until
-from orders.models import ChildOrder, IdempotencyKey, Order, Submission
+from orders.models import ChildOrder, IdempotencyKey, Order, Submission, Trigger
 from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
+from orders.operations.watching import watch_for
 from orders.queries import Names, order_out
 from orders.states import OrdStatus
 from portfolio import queries as portfolio
@@ -178,7 +182,7 @@ def _grid_faults(ticket: Ticket, instrument: InstrumentRef) -> list[Invalid]:
     if not decimals.is_multiple(ticket.quantity, instrument.lot_size):
         lot = decimals.text(instrument.lot_size)
         faults.append(Invalid("off_lot", f"The quantity must be a multiple of {lot}.", field="quantity"))
-    for name in ("limit_price", "stop_price"):
+    for name in ("limit_price", "stop_price", "trail_amount"):
         price = getattr(ticket, name)
         if price is not None and not decimals.is_multiple(price, instrument.tick_size):
             tick = decimals.text(instrument.tick_size)
@@ -314,13 +318,14 @@ def first_answer(event_body: str) -> str:
 
 def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> None:
     """Ask risk and routing, write the rows of all drafts, and answer them and their twins."""
-    verdicts = {v.order_id: v for v in risk.check([_intent(d) for d in drafts], at=at)}
-    approved = [d for d in drafts if verdicts[d.order_id].approved]
-    links = _links({d.account.id for d in approved})
+    quotes = brokers.quotes({d.instrument.id for d in drafts})
+    watched = _watched(drafts, quotes, at)
+    verdicts = {v.order_id: v for v in risk.check([_intent(d, watched.get(d.order_id)) for d in drafts], at=at)}
+    approved = [d for d in drafts if verdicts[d.order_id].approved and d.order_id not in watched]
+    links = links_of({d.account.id for d in approved})
     halted = halted_brokers()
     wanted = [_route_request(d, links, halted.for_order(reduces=verdicts[d.order_id].reduces)) for d in approved]
     plans = {p.order_id: p for p in routing.plan(wanted, at=at)}
-    quotes = brokers.quotes({d.instrument.id for d in drafts})
     unrouted = [p.order_id for p in plans.values() if not p.legs]
     if unrouted:
         risk.resize(dict.fromkeys(unrouted, decimals.ZERO))
@@ -328,11 +333,15 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> N
     orders: list[Order] = []
     children: list[ChildOrder] = []
     submissions: list[Submission] = []
+    triggers: list[Trigger] = []
     for draft in drafts:
         order = _order(draft, quotes.get(draft.instrument.id), at)
         verdict, plan = verdicts[draft.order_id], plans.get(draft.order_id)
         if not verdict.approved:
             _deny(order, verdict.reason, verdict.detail)
+        elif draft.order_id in watched:
+            order.acknowledge()  # by the desk itself: no broker sees it before what it waits for has come
+            triggers.append(_trigger(order, watched[draft.order_id], at))
         elif plan is None or not plan.legs:
             _deny(order, Reason.NO_ROUTE, plan.detail if plan else "")
         else:
@@ -343,6 +352,62 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> N
                 submissions.append(submission)
         orders.append(order)
     _write(drafts, orders, children, submissions, answers, at)
+    sql.insert(triggers)
+
+
+def _watched(drafts: list[_Draft], quotes: Mapping[int, QuoteRef], at: datetime) -> dict[UUID, Watch]:
+    """Return what the desk itself has to wait for, by order: a start, an auction, or a price that no broker waits for."""
+    special = [d for d in drafts if d.request.ticket.order_type not in ("market", "limit") or _has_a_start(d)]
+    if not special:
+        return {}
+    links = links_of({d.account.id for d in special})
+    found = {}
+    for draft in special:
+        watch = watch_for(draft.request.ticket, draft.instrument, quotes.get(draft.instrument.id), at)
+        if watch is not None and (watch.starts_at or not _taken_by_a_broker(draft, links)):
+            found[draft.order_id] = watch
+    return found
+
+
+def _has_a_start(draft: _Draft) -> bool:
+    return draft.request.ticket.good_after is not None or draft.request.ticket.time_in_force in AUCTIONS
+
+
+def _taken_by_a_broker(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) -> bool:
+    """Tell whether a broker that the order may go to takes its type and time by itself."""
+    ticket, known = draft.request.ticket, brokers.brokers()
+    ids = [draft.directed] if draft.directed else list(links[draft.account.id])
+    abilities = [capabilities_of(known[i].adapter, known[i].settings) for i in ids if i in known]
+    return any(ticket.order_type in a.order_types and ticket.time_in_force in a.times_in_force for a in abilities)
+
+
+def _trigger(order: Order, watch: Watch, at: datetime) -> Trigger:
+    return rows.make(
+        Trigger,
+        order_id=order.id,
+        instrument_id=order.instrument_id,
+        side=order.side,
+        kind=watch.kind,
+        price=watch.price,
+        trail_amount=watch.trail_amount,
+        trail_percent=watch.trail_percent,
+        watermark=watch.watermark,
+        limit_offset=watch.limit_offset,
+        starts_at=watch.starts_at,
+        valid_until=_waits_until(order, watch, at),
+        seen_at=at,
+    )
+
+
+def _waits_until(order: Order, watch: Watch, at: datetime) -> datetime | None:
+    """Return when an order that the desk watches expires unsent: a day's order with the day that it begins in."""
+    if order.time_in_force in AUCTIONS:
+        return None
+    begins = max(watch.starts_at or at, at)
+    return valid_until(
+        "limit", order.time_in_force, order.expire_at, decided_at=begins,
+        closes_at=brokers.session_end(order.instrument_id, begins),
+    )  # fmt: skip
 
 
 def _write(
@@ -386,8 +451,11 @@ def _write(
     after_commit(lambda: doorbell.ring(codes))
 
 
-def _intent(draft: _Draft) -> Intent:
+def _intent(draft: _Draft, watch: Watch | None) -> Intent:
     ticket, actor = draft.request.ticket, draft.request.actor
+    stop_price = ticket.stop_price
+    if watch is not None:  # what is touched from the good side trades at the market; a trailing price is known by now
+        stop_price = None if watch.kind == "touch" else watch.price
     return Intent(
         order_id=draft.order_id,
         account_id=draft.account.id,
@@ -399,7 +467,7 @@ def _intent(draft: _Draft) -> Intent:
         quantity=ticket.quantity,
         order_type=ticket.order_type,
         limit_price=ticket.limit_price,
-        stop_price=ticket.stop_price,
+        stop_price=stop_price,
         user_id=actor.user_id,
         user_name=actor.name.partition(":")[2],
         strategy_id=draft.strategy,
@@ -407,10 +475,11 @@ def _intent(draft: _Draft) -> Intent:
         automated=actor.automated,
         directed_broker_code=ticket.broker or None,
         time_in_force=ticket.time_in_force,
+        begins_later=watch is not None and watch.starts_at is not None,
     )
 
 
-def _links(account_ids: set[int]) -> dict[int, dict[int, tuple[int, str]]]:
+def links_of(account_ids: set[int]) -> dict[int, dict[int, tuple[int, str]]]:
     """Return by account and broker: the broker account's id and how the broker names it."""
     links: dict[int, dict[int, tuple[int, str]]] = {pk: {} for pk in account_ids}
     found = sql.run(
@@ -461,6 +530,7 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         note=ticket.note,
         size_by=ticket.size_by.as_json() if ticket.size_by else None,
         lots=[str(i) for i in ticket.lots] or None,
+        instructions=ticket.instructions(),
         origin=draft.request.origin,
         correlation_id=draft.request.correlation,
         created_by_id=draft.request.actor.user_id,
@@ -484,6 +554,8 @@ def new_child(
 ) -> tuple[ChildOrder, Submission]:
     """Return a broker order for a part of an order, with the submission that will ask for it."""
     submission_id = uuid7()
+    stop_price = order.stop_price if order.working_type in STOPS else None
+    time_in_force = WORKS_FOR.get(order.time_in_force, order.time_in_force)
     client_order_id = broker_client_id(submission_id)
     child = rows.make(
         ChildOrder,
@@ -495,8 +567,8 @@ def new_child(
         quantity=quantity,
         leaves_quantity=quantity,
         limit_price=order.limit_price,
-        stop_price=order.stop_price,
-        time_in_force=order.time_in_force,
+        stop_price=stop_price,
+        time_in_force=time_in_force,
         expire_at=order.expire_at,
         created_at=at,
         updated_at=at,
@@ -507,11 +579,13 @@ def new_child(
         symbol=brokers.listings()[(broker_id, order.instrument_id)].symbol,
         side=order.side,
         quantity=quantity,
-        order_type=order.order_type,
-        time_in_force=order.time_in_force,
+        order_type=order.working_type,
+        time_in_force=time_in_force,
         limit_price=order.limit_price,
-        stop_price=order.stop_price,
+        stop_price=stop_price,
         expire_at=order.expire_at,
+        trail_amount=_trail(order, "trail_amount"),
+        trail_percent=_trail(order, "trail_percent"),
     )
     submission = rows.make(
         Submission,
@@ -527,11 +601,17 @@ def new_child(
         due_at=at,
         judged_at=at,
         valid_until=valid_until(
-            order.order_type, order.time_in_force, order.expire_at, decided_at=order.decided_at,
-            closes_at=brokers.session_end(order.instrument_id, order.decided_at),
+            order.working_type, time_in_force, order.expire_at, decided_at=order.triggered_at or order.decided_at,
+            closes_at=brokers.session_end(order.instrument_id, order.triggered_at or order.decided_at),
         ),
     )  # fmt: skip
     return child, submission
+
+
+def _trail(order: Order, name: str) -> Decimal | None:
+    """Return the distance that a broker is to trail at, if it does the trailing."""
+    told = order.instruction(name) if order.working_type in TRAILING else None
+    return None if told is None else Decimal(told)
 
 
 __all__ = [

@@ -149,8 +149,13 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
         for c in children
         for s in book.submissions.get(c.id, [])
     )
-    target = order_status(order.quantity, order.filled_quantity, [_for_the_order(c) for c in children])
+    if children:
+        target = order_status(order.quantity, order.filled_quantity, [_for_the_order(c) for c in children])
+    else:
+        target = OrdStatus(order.status)  # it waits at the desk: nobody else says how it stands
     # An unknown order may be working whatever its children say: it stays open until there is proof.
+    if target == OrdStatus.PENDING_NEW and order.status == OrdStatus.NEW:
+        target = OrdStatus.NEW  # who has it now need not have taken it yet: the desk has
     if order.next_terms and target == OrdStatus.PENDING_CANCEL:
         target = OrdStatus.PENDING_REPLACE  # canceled at the broker so as to go on under other terms
     pair = move(order, target)
@@ -162,6 +167,15 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
     pairs = book.touched.setdefault(order_id, [])
     if pair:
         pairs.append(pair)
+
+
+def close_here(book: Book, order: Order, end: OrdStatus, reason: str, detail: str, at: datetime) -> None:
+    """End an order that no broker has seen."""
+    pair = move(order, end)
+    order.leaves_quantity = ZERO
+    order.reason, order.reason_detail = reason, detail[:200]
+    order.updated_at = at
+    book.touched.setdefault(order.id, []).extend([pair] if pair else [])
 
 
 def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID, str] | None = None) -> list[Entry]:
@@ -218,6 +232,7 @@ ORDER_FIELDS = [
     "reason_detail",
     "updated_at",
     "triggered_at",
+    "instructions",
     "next_terms",
 ]
 CHILD_FIELDS = [

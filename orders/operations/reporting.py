@@ -27,6 +27,7 @@ from oms.runtime import arrays, doorbell, rows, sql
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.standing import Standing
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
+from orders.domain.triggers import WORKS_FOR
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
 from orders.operations.placing import new_child
 from orders.operations.recording import Book, external_account, lock_book, move, refold, submit_cancel, write
@@ -787,7 +788,7 @@ def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
             continue
         placed = sum((c.filled_quantity + c.leaves_quantity for c in children), ZERO)
         asked_to_stop = any(book.asked_to_stop(c) for c in children)
-        if placed >= order.quantity or asked_to_stop or order.time_in_force in ("ioc", "fok"):
+        if placed >= order.quantity or asked_to_stop or order.time_in_force in ("ioc", "fok", "opg"):
             continue
         links = BrokerLink.objects.filter(account_id=order.account_id).values_list("broker_id", flat=True)
         requests.append(
@@ -796,8 +797,8 @@ def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
                 instrument=brokers.instruments()[order.instrument_id],
                 side=order.side,
                 quantity=order.quantity - placed,
-                order_type=order.order_type,
-                time_in_force=order.time_in_force,
+                order_type=order.working_type,
+                time_in_force=WORKS_FOR.get(order.time_in_force, order.time_in_force),
                 limit_price=order.limit_price,
                 brokers=tuple(links),
                 excluded=frozenset(c.broker_id for c in children),

@@ -236,7 +236,7 @@ class Gate:
         yield checks.AccountOpen(intent.account_open)
         yield self._halts(intent, reduces)
         yield checks.NotRestricted(intent.instrument.symbol, intent.instrument.id in facts.restricted)
-        if is_new and facts.sessions and intent.instrument.calendar:
+        if is_new and facts.sessions and intent.instrument.calendar and not intent.begins_later:
             is_open = intent.instrument.id not in facts.closed
             yield checks.InSession(intent.instrument.calendar, is_open, intent.order_type, intent.time_in_force)
         yield checks.LimitsSet(", ".join(limits.missing()))

@@ -12,7 +12,8 @@ from brokers.domain.reference import InstrumentRef
 class Intent:
     """One order as risk sees it. Quantity in units, prices in the instrument's currency.
 
-    `user_name` is the user's login, `strategy_code` empty for none; `automated` is true for programs.
+    `user_name` is the user's login, `strategy_code` empty for none; `automated` is true for programs; what `begins_later`
+    waits at the desk, whatever the exchange's hours.
     """
 
     order_id: UUID
@@ -33,6 +34,7 @@ class Intent:
     automated: bool = False
     directed_broker_code: str | None = None
     time_in_force: str = "day"
+    begins_later: bool = False
 
     @property
     def pair(self) -> tuple[int, int]:

@@ -45,6 +45,7 @@ CORRUPTIONS = {
     "UPDATE orders_idempotencykey SET key = 'same'",
     "I26": "INSERT INTO risk_halt (id, scope_kind, scope_key, mode, reason, engaged_by, engaged_at, released_by, release_reason) "
     "VALUES (gen_random_uuid(), 'all', '', 'halt', 'x', 'x', now() - interval '1 day', '', '')",
+    "I30": "UPDATE orders_trigger SET fired_at = now()",
     "I28": "UPDATE risk_riskcheck SET approved = false",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",
 }
@@ -60,6 +61,9 @@ def traded(desk: Desk) -> Desk:
     requests = [
         Request(ticket("buy 10 AAPL"), desk.actor(desk.alice), "key-1"),
         Request(ticket("buy 5 MSFT limit 150.00"), desk.actor(desk.alice), "key-2"),
+        Request(
+            ticket("buy 1 MSFT", order_type="market_if_touched", stop_price="100.00"), desk.actor(desk.alice), "key-3"
+        ),
     ]
     operations.place(requests, actor=desk.actor(desk.alice), at=desk.at)
     desk.send()

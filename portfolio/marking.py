@@ -1,13 +1,6 @@
-"""Mark positions to the market and push the marks to the screens."""
+"""Marking positions to the market, for the screens."""
 
-import signal
-import threading
 from datetime import UTC, datetime
-from typing import Any
-
-import structlog
-from django.core.management.base import BaseCommand
-from django.db import InterfaceError, OperationalError, connection
 
 from brokers import queries as brokers
 from oms.kernel import json
@@ -16,28 +9,7 @@ from oms.runtime import live
 from portfolio import queries
 from portfolio.models import Account, Position
 
-INTERVAL_SECONDS = 0.25
 FIELDS = ("symbol", "market_price", "unrealized_pnl", "day_pnl", "price_at", "stale")
-log = structlog.get_logger(__name__)
-
-
-class Command(BaseCommand):
-    """Four times a second: quotes that moved, positions that they move, one frame an account."""
-
-    help = "Push live P&L. Safe to run twice; marks are the latest that wins."
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        """Run until told to stop."""
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        seen: dict[int, datetime] = {}
-        while not stop.wait(INTERVAL_SECONDS):
-            try:
-                seen = mark(seen)
-            except (OperationalError, InterfaceError) as error:
-                log.warning("database_lost", error=str(error).strip())
-                connection.close()
 
 
 def mark(seen: dict[int, datetime]) -> dict[int, datetime]:

@@ -1,0 +1,46 @@
+"""Follow the quotes: mark positions for the screens, and let go what the desk watches for brokers."""
+
+import signal
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from django.core.management.base import BaseCommand
+from django.db import InterfaceError, OperationalError, connection
+
+from orders import operations as desk
+from portfolio.marking import mark
+
+INTERVAL_SECONDS = 0.25
+log = structlog.get_logger(__name__)
+
+
+class Command(BaseCommand):
+    """Four times a second: orders whose price or time has come, then quotes that moved and the positions they move."""
+
+    help = "Trigger what the desk watches, and push live P&L. Safe to run twice."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until told to stop."""
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        seen: dict[int, datetime] = {}
+        while not stop.wait(INTERVAL_SECONDS):
+            try:
+                self._watch()
+                seen = mark(seen)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("database_lost", error=str(error).strip())
+                connection.close()
+
+    @staticmethod
+    def _watch() -> None:
+        """Trigger; what goes wrong there must not stop the marks, nor the next look."""
+        try:
+            desk.watch(at=datetime.now(UTC))
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            log.exception("triggers_failed")
