@@ -173,6 +173,23 @@ def test_an_order_that_risk_denies_says_why(page: Any) -> None:
     assert row(page, "denied").locator("td.note").inner_text() == "quantity limit"
 
 
+def test_a_trailing_stop_waits_at_the_desk_and_goes_when_the_market_turns(page: Any) -> None:
+    """On real parts: the pricer follows the demo market, lets the order go, a simulated broker fills it."""
+    log_in(page, "trader")
+    page.select_option("#account", "MAIN")
+    write(page, "AAPL", "13")
+    page.select_option("#ticket [name=order_type]", "trailing_stop")
+    page.fill("#ticket [name=trail]", "40")
+    send(page)
+    page.wait_for_selector('#orders tbody tr:first-child .status:text-is("new")')
+    assert "trails by 40" in page.locator("#orders tbody tr:first-child").inner_text()
+    page.fill("#ticket [name=quantity]", "14")
+    page.fill("#ticket [name=trail]", "0.01")
+    send(page)
+    page.wait_for_selector('#orders tbody tr:first-child .status:text-is("filled")', timeout=30_000)
+    assert row(page, "trails by 40").locator(".status").inner_text() == "new"
+
+
 def test_an_amount_becomes_a_quantity(page: Any) -> None:
     log_in(page, "trader")
     page.select_option("#account", "MAIN")

@@ -25,11 +25,12 @@ let selected = null, loaded = false, oldest = null;
 
 const trades = can("trader");
 const isOpen = (o) => !CLOSED.has(o.status) && !(o.status === "done_for_day" && o.time_in_force === "day");
-const canReplace = (o) => trades && REPLACEABLE.has(o.status) && o.order_type !== "market";
+const canReplace = (o) => trades && REPLACEABLE.has(o.status) && (o.limit_price !== null || o.stop_price !== null);
 const canCancel = (o) => trades && isOpen(o) && o.status !== "pending_cancel";
 const said = (o) => `${words(o.side)} ${decimal(o.quantity)} ${o.symbol}`;
+const trail = (o) => (o.trail_amount ? decimal(o.trail_amount) : o.trail_percent && `${decimal(o.trail_percent)} %`);
 const terms = (o) => [
-  o.stop_price && `stop ${priced(o.symbol, o.stop_price)}`, o.limit_price && (o.stop_price ? "limit " : "") + priced(o.symbol, o.limit_price),
+  trail(o) && `trails by ${trail(o)}`, o.good_after && `after ${clock(o.good_after)}`, o.stop_price && `${o.order_type.endsWith("touched") ? "touched" : "stop"} ${priced(o.symbol, o.stop_price)}`, o.limit_price && (o.stop_price ? "limit " : "") + priced(o.symbol, o.limit_price),
 ].filter(Boolean).join(", ");
 const statusNode = (o) => element("span", { class: "status", "data-tone": o.unknown ? "wait" : TONES[o.status] ?? "wait",
   title: o.unknown ? "A broker may or may not have it, and is being asked." : null }, o.unknown ? words(o.status) + " ?" : words(o.status));

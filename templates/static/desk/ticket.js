@@ -8,7 +8,11 @@ import { account, can, onAccount, remember, remembered } from "./shell.js";
 
 const $ = (id) => document.getElementById(id);
 const form = $("ticket"), fault = $("ticket-fault"), out = $("preview-out"), send = $("send"), preview = $("preview"), quote = $("quote"), always = $("ask-first");
-const NEEDS = { market: [], limit: ["limit"], stop: ["stop"], stop_limit: ["limit", "stop"] };
+const NEEDS = {
+  market: [], limit: ["limit"], stop: ["stop"], stop_limit: ["limit", "stop"], trailing_stop: ["trail"], trailing_stop_limit: ["trail", "limit"],
+  market_if_touched: ["stop"], limit_if_touched: ["stop", "limit"],
+};
+const FIELDS = { limit: "limit_price", stop: "stop_price", trail: "trail" };
 const PAUSE_MS = 350, QUOTE_OLD_MS = 15000;
 let id = fresh(), last = null, shown = 0;
 
@@ -63,12 +67,14 @@ function ticket() {
   else body.size_by = Object.fromEntries(sizes(kind).map((name) => [name.replace("size_by.", ""), typed(read(name))]));
   if (wanted.includes("limit")) body.limit_price = typed(read("limit_price"));
   if (wanted.includes("stop")) body.stop_price = typed(read("stop_price"));
+  if (wanted.includes("trail")) body[read("trail_kind")] = typed(read("trail"));
+  if (read("good_after")) body.good_after = new Date(read("good_after")).toISOString();
   if (read("broker")) body.broker = read("broker");
   if (read("note")) body.note = read("note");
   return body;
 }
 const sizes = (kind) => (kind === "quantity" ? [kind] : [`size_by.${kind}`, ...(kind === "risk_fraction" ? ["size_by.stop_price"] : [])]);
-const complete = () => instrument(symbol()) && sizes(read("size_kind")).every(read) && NEEDS[read("order_type")].every((n) => read(`${n}_price`));
+const complete = () => instrument(symbol()) && sizes(read("size_kind")).every(read) && NEEDS[read("order_type")].every((n) => read(FIELDS[n]));
 
 function blame(problem) {
   for (const input of form.elements) input.removeAttribute?.("aria-invalid");
@@ -76,7 +82,7 @@ function blame(problem) {
   if (!problem) return;
   const lines = problem.errors.map((e) => `${words(e.field)}: ${e.detail}`);
   fault.textContent = lines.length ? lines.join("\n") : problem.message;
-  for (const error of problem.errors) form.elements[error.field]?.setAttribute?.("aria-invalid", "true");
+  for (const error of problem.errors) form.elements[error.field.startsWith("trail_") ? "trail" : error.field]?.setAttribute?.("aria-invalid", "true");
   form.querySelector('[aria-invalid="true"]')?.focus();
 }
 
@@ -186,7 +192,7 @@ function show(answer) {
 
 const take = (price, side) => () => {
   if (read("order_type") === "market") form.elements.order_type.value = "limit";
-  if (read("order_type") === "stop") form.elements.stop_price.value = price; else form.elements.limit_price.value = price;
+  if (["stop", "market_if_touched"].includes(read("order_type"))) form.elements.stop_price.value = price; else form.elements.limit_price.value = price;
   form.elements.side.value = side;
   fit();
   soon();
