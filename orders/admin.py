@@ -19,6 +19,7 @@ from oms.runtime.roles import actor_for, require_role
 from orders import operations
 from orders.domain.tickets import Terms
 from orders.models import ChildOrder, Execution, IdempotencyKey, Order, ParkedReport, Submission
+from orders.operations import manual
 from orders.states import OPEN
 from portfolio.queries import visible_accounts
 
@@ -104,7 +105,7 @@ class OrderAdmin(Facts):
     search_fields = ["client_order_id", "instrument__symbol"]
     list_select_related = ["account", "instrument"]
     inlines = [ChildPart, ExecutionPart]
-    actions = ["cancel", "replace"]
+    actions = ["cancel", "replace", "let_pass", "turn_down"]
 
     @admin.display(description="status", ordering="status")
     def state(self, order: Order) -> str:
@@ -150,6 +151,28 @@ class OrderAdmin(Facts):
             )
         return redirect(request.get_full_path())
 
+    @admin.action(description="Let pass what is held, as another person than the maker", permissions=["view"])
+    def let_pass(self, request: HttpRequest, queryset: QuerySet[Order]) -> None:
+        """Judge held orders again, without the soft limits, and send them."""
+        self._decide(request, queryset, "approve")
+
+    @admin.action(description="Turn down what is held, as another person than the maker", permissions=["view"])
+    def turn_down(self, request: HttpRequest, queryset: QuerySet[Order]) -> None:
+        """Deny held orders."""
+        self._decide(request, queryset, "refuse")
+
+    def _decide(self, request: HttpRequest, rows: QuerySet[Order], decision: str) -> None:
+        for order in rows:
+            self._attempt(
+                request,
+                order,
+                lambda o: manual.decide(
+                    o.id, decision, reason="decided in the admin", actor=_actor(request), at=timezone.now()
+                ),
+                "decided",
+                role="risk",
+            )
+
     def _confirm(self, request: HttpRequest, rows: QuerySet[Order], action: str, form: Any) -> HttpResponse:
         context = self.admin_site.each_context(request) | {
             "title": f"{action.capitalize()} {rows.count()} order{'s' if rows.count() != 1 else ''}",
@@ -160,9 +183,9 @@ class OrderAdmin(Facts):
         }
         return render(request, "admin/confirm_orders.html", context)
 
-    def _attempt(self, request: HttpRequest, order: Order, change: Any, done: str) -> None:
+    def _attempt(self, request: HttpRequest, order: Order, change: Any, done: str, role: str = "trader") -> None:
         try:
-            require_role(request.user, "trader")
+            require_role(request.user, role)
             change(order)
             self.message_user(request, f"{order}: {done}.", messages.SUCCESS)
         except DomainError as error:

@@ -57,11 +57,16 @@ PREDICATES = {
         LEFT JOIN risk_hold h ON h.id = o.id
         LEFT JOIN (SELECT order_id, sum(leaves_quantity) AS working FROM orders_childorder GROUP BY order_id) c
           ON c.order_id = o.id
-        WHERE CASE WHEN h.id IS NULL THEN o.status NOT IN ({_CLOSED})
+        WHERE CASE WHEN h.id IS NULL THEN o.status NOT IN ({_CLOSED}, 'held')
           WHEN h.open_quantity = greatest(o.leaves_quantity, c.working) THEN false
           WHEN h.open_quantity < greatest(o.leaves_quantity, c.working) THEN true
           ELSE NOT EXISTS (SELECT 1 FROM orders_submission s JOIN orders_childorder k ON k.id = s.child_id
             WHERE k.order_id = o.id AND s.kind = 'replace' AND s.resolved_at IS NULL) END""",
+    "I32 a held order is at no broker and waits for somebody": """
+        SELECT o.id FROM orders_order o WHERE o.status = 'held' AND (
+          EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id)
+          OR EXISTS (SELECT 1 FROM risk_hold h WHERE h.id = o.id)
+          OR NOT EXISTS (SELECT 1 FROM risk_approval a WHERE a.object_id = o.id AND a.status = 'pending'))""",
     "I16 nothing is at a broker without an intent sent before": """
         SELECT c.id FROM orders_childorder c WHERE c.broker_order_id <> '' AND NOT EXISTS (
           SELECT 1 FROM orders_submission s WHERE s.child_id = c.id AND s.kind = 'new' AND s.sent_at >= s.created_at)""",
@@ -93,7 +98,7 @@ PREDICATES = {
     "I25 one key, one order": """
         SELECT min(id::text) FROM orders_idempotencykey GROUP BY user_id, key HAVING count(*) > 1""",
     "I30 an open order is at a broker, or waits at the desk for what it can be let go by": f"""
-        SELECT o.id FROM orders_order o WHERE o.status NOT IN ({_CLOSED})
+        SELECT o.id FROM orders_order o WHERE o.status NOT IN ({_CLOSED}, 'held')
           AND NOT EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id)
           AND NOT EXISTS (SELECT 1 FROM orders_trigger t WHERE t.order_id = o.id AND t.fired_at IS NULL)""",
     "I26 no new order left during a halt of its scope": """

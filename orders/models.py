@@ -47,6 +47,10 @@ class Lifecycle(StateMachineModel):
     def deny(self) -> None:
         """Risk, routing or an approver said no; no broker saw it."""
 
+    @transition(field=status, source=OrdStatus.PENDING_NEW, target=OrdStatus.HELD)
+    def hold(self) -> None:
+        """A soft limit stands against it; another person may let it pass."""
+
     # What a broker says is taken from any state: an order held for ended may live, a bust may bring an old end back.
     @transition(field=status, source=_ANY, target=OrdStatus.REJECTED)
     def reject(self) -> None:
@@ -118,6 +122,7 @@ _TRANSITION = {
     OrdStatus.EXPIRED: "expire",
     OrdStatus.CALCULATED: "calculate",
     OrdStatus.DENIED: "deny",
+    OrdStatus.HELD: "hold",
 }
 
 

@@ -264,6 +264,7 @@ class PreviewOut(_Base):  # type: ignore[type-arg]
     """What placing the order would do now."""
 
     approved = serializers.BooleanField()
+    held = serializers.BooleanField(help_text="Only a soft limit stands against it: another person may let it pass.")
     reason = ReasonOut(allow_null=True)
     quantity = DecimalText(help_text="In whole lots; worked out where size_by was sent.")
     checks = serializers.ListField(child=serializers.DictField())

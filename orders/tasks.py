@@ -58,6 +58,7 @@ def sweep() -> None:
             send.delay(code)
         if unanswered:
             resolve.delay(code)
+    desk.lapse_held(at=now())
     doorbell.note_sweep()
 
 

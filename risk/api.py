@@ -114,7 +114,7 @@ class ApprovalOut(serializers.Serializer):  # type: ignore[type-arg]
     id = serializers.UUIDField()
     object = serializers.UUIDField()
     object_kind = serializers.ChoiceField(choices=Approval.Kind.choices)
-    action = serializers.ChoiceField(choices=["activate", "bust", "correct", "book", "reverse"])
+    action = serializers.ChoiceField(choices=["activate", "release", "bust", "correct", "book", "reverse"])
     account = serializers.CharField(allow_null=True)
     content = serializers.DictField(help_text="What would be done, as it was asked for.")
     maker = serializers.CharField(allow_null=True)

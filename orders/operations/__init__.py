@@ -3,6 +3,7 @@
 from orders.operations.changing import cancel, cancel_matching, replace
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
+from orders.operations.releasing import decide_release, lapse_held
 from orders.operations.reporting import apply, apply_parked
 from orders.operations.sending import resolve, send, send_once
 from orders.operations.triggering import watch
@@ -14,7 +15,9 @@ __all__ = [
     "apply_parked",
     "cancel",
     "cancel_matching",
+    "decide_release",
     "key_of",
+    "lapse_held",
     "place",
     "preview",
     "replace",

@@ -66,7 +66,8 @@ def cancel_batch(
     raises `Conflict` instead.
     """
     book = lock_book(order_ids)
-    changed = []
+    changed: list[UUID] = []
+    held: list[UUID] = []
     for order_id in sorted(book.orders):
         order = book.orders[order_id]
         if order.status in CLOSED or order.status == OrdStatus.PENDING_CANCEL:
@@ -76,6 +77,8 @@ def cancel_batch(
         order.reason, order.reason_detail = Reason.CANCEL_REQUESTED, reason[:200]
         order.next_terms = None
         changed.append(order_id)
+        if order.status == OrdStatus.HELD:
+            held.append(order_id)
         if not book.children_of(order_id):
             close_here(book, order, OrdStatus.CANCELED, Reason.CANCEL_REQUESTED, reason, at)
             continue
@@ -83,6 +86,7 @@ def cancel_batch(
             if child.status not in CLOSED:
                 _cancel_child(book, child, at)
         refold(book, order_id, at=at)
+    risk.withdraw(held)
     entries = write(book, kinds=dict.fromkeys(changed, "order.cancel_requested"))
     risk.resize({i: book.may_fill(i) for i in changed})
     journal.append(entries, actor=actor, at=at)
@@ -167,6 +171,8 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
     """
     book = lock_book([order_id])
     order = book.orders[order_id]
+    if order.status == OrdStatus.HELD:
+        raise Conflict("not_replaceable", "The order is held as it is; cancel it and place a new one.")
     if order.status not in CLOSED and not book.children_of(order_id):
         return _replace_waiting(book, order, terms, actor=actor, at=at)
     child = _replaceable(book, order, terms)

@@ -25,6 +25,7 @@ from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
 from orders.models import ChildOrder, Execution, Order
 from orders.operations.recording import Book, lock_accounts, lock_book, refold, write
+from orders.operations.releasing import decide_release
 from orders.operations.reporting import Fold, fees_in, position_entries, settle_child, total_fees
 from orders.states import CLOSED, OrdStatus
 from portfolio import operations as portfolio
@@ -160,6 +161,8 @@ def decide(identifier: UUID, decision: str, *, reason: str, seen: str = "", acto
     approval = find_approval(identifier)
     if approval.object_kind == Approval.Kind.LIMIT:
         risk.decide(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
+    elif approval.object_kind == Approval.Kind.ORDER:
+        decide_release(approval, decision, reason=reason, seen=seen, actor=actor, at=at)
     else:
         _decide(approval, decision, reason=reason, seen=seen, actor=actor, at=at)
     return find_approval(approval.id)

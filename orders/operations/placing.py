@@ -28,6 +28,7 @@ from orders.domain.tickets import Ticket
 from orders.domain.triggers import AUCTIONS, STOPS, TRAILING, WORKS_FOR, Watch
 from orders.domain.waiting import valid_until
 from orders.models import ChildOrder, IdempotencyKey, Order, Submission, Trigger
+from orders.operations.holding import ask_release
 from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
 from orders.operations.watching import watch_for
@@ -116,8 +117,8 @@ def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
         accounts = _lock_accounts(requests, at)
         drafts = _drafts(requests, accounts, answers)
         fresh = _sized(_choosing(_claim_ids(drafts, answers), answers, at), answers)
-        if fresh:
-            _decide(fresh, answers, at)
+        held = _decide(fresh, answers, at) if fresh else []
+    ask_release(held, at=at)
     return [answers[i] for i in range(len(requests))]
 
 
@@ -316,8 +317,8 @@ def first_answer(event_body: str) -> str:
     return event_body[start:end]
 
 
-def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> None:
-    """Ask risk and routing, write the rows of all drafts, and answer them and their twins."""
+def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> list[tuple[Order, Account, Actor]]:
+    """Ask risk and routing, write the rows of all drafts, and answer them and their twins; return what is held."""
     quotes = brokers.quotes({d.instrument.id for d in drafts})
     watched = _watched(drafts, quotes, at)
     verdicts = {v.order_id: v for v in risk.check([_intent(d, watched.get(d.order_id)) for d in drafts], at=at)}
@@ -334,10 +335,17 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> N
     children: list[ChildOrder] = []
     submissions: list[Submission] = []
     triggers: list[Trigger] = []
+    held: list[tuple[Order, Account, Actor]] = []
     for draft in drafts:
         order = _order(draft, quotes.get(draft.instrument.id), at)
         verdict, plan = verdicts[draft.order_id], plans.get(draft.order_id)
-        if not verdict.approved:
+        if verdict.held:
+            order.hold()
+            order.reason, order.reason_detail = verdict.reason, verdict.detail
+            held.append((order, draft.account, draft.request.actor))
+            if draft.order_id in watched:  # it stands by until somebody lets the order pass
+                triggers.append(_trigger(order, watched[draft.order_id], at))
+        elif not verdict.approved:
             _deny(order, verdict.reason, verdict.detail)
         elif draft.order_id in watched:
             order.acknowledge()  # by the desk itself: no broker sees it before what it waits for has come
@@ -353,6 +361,7 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> N
         orders.append(order)
     _write(drafts, orders, children, submissions, answers, at)
     sql.insert(triggers)
+    return held
 
 
 def _watched(drafts: list[_Draft], quotes: Mapping[int, QuoteRef], at: datetime) -> dict[UUID, Watch]:
@@ -410,6 +419,9 @@ def _waits_until(order: Order, watch: Watch, at: datetime) -> datetime | None:
     )  # fmt: skip
 
 
+_EVENTS = {OrdStatus.DENIED: "order.denied", OrdStatus.HELD: "order.held"}
+
+
 def _write(
     drafts: list[_Draft],
     orders: list[Order],
@@ -425,10 +437,7 @@ def _write(
         by_actor.setdefault(draft.request.actor, []).append((draft, order))
     bodies: dict[UUID, str] = {}
     for actor, pairs in by_actor.items():
-        entries = [
-            order_entry(o, names, "order.denied" if o.status == OrdStatus.DENIED else "order.placed", [])
-            for _, o in pairs
-        ]
+        entries = [order_entry(o, names, _EVENTS.get(OrdStatus(o.status), "order.placed"), []) for _, o in pairs]
         for (_, order), event in zip(pairs, journal.append(entries, actor=actor, at=at), strict=True):
             order.placed_sequence = event.sequence
             bodies[order.id] = first_answer(event.body)

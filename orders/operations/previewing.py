@@ -38,7 +38,7 @@ def preview(request: Request, *, at: datetime) -> dict[str, Any]:
 
 def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
     order = Order.objects.get(pk=order_id)
-    approved = order.status != OrdStatus.DENIED
+    approved = order.status not in (OrdStatus.DENIED, OrdStatus.HELD)
     [checks] = sql.run("SELECT checks FROM risk_riskcheck WHERE id = %s", [order_id]).fetchone() or ("[]",)
     decision = sql.run("SELECT candidates FROM routing_routingdecision WHERE source_id = %s", [order_id]).fetchone()
     hold = sql.run("SELECT unit_amount * open_quantity, currency FROM risk_hold WHERE id = %s", [order_id]).fetchone()
@@ -46,6 +46,7 @@ def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
     chosen = next((c for c in candidates if c["weight"] == "1"), None)
     return {
         "approved": approved,
+        "held": order.status == OrdStatus.HELD,
         "reason": reason_out(order),
         "quantity": decimals.text(order.quantity),
         "checks": json.loads(checks),

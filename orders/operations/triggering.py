@@ -104,7 +104,7 @@ def fire(order_ids: Sequence[UUID], *, at: datetime) -> int:
     refused = [v for v in verdicts.values() if not v.approved and v.reason not in WAITS_ON]
     for verdict in refused:
         close_here(book, book.orders[verdict.order_id], OrdStatus.CANCELED, verdict.reason, verdict.detail, at)
-    _route(book, [book.orders[t.order_id] for t in going], verdicts, at)
+    route(book, [book.orders[t.order_id] for t in going], verdicts, unrouted=OrdStatus.CANCELED, at=at)
     _write(book, [t.order_id for t in going] + [v.order_id for v in refused], at)
     return len(going)
 
@@ -142,7 +142,10 @@ def _let_go(order: Order, trigger: Trigger, at: datetime) -> None:
         order.instructions = {**(order.instructions or {}), "works_as": WORKS_AS[order.order_type]}
 
 
-def _route(book: Book, orders: Sequence[Order], verdicts: dict[UUID, Verdict], at: datetime) -> None:
+def route(
+    book: Book, orders: Sequence[Order], verdicts: dict[UUID, Verdict], *, unrouted: OrdStatus, at: datetime
+) -> None:
+    """Give orders that no broker has seen to brokers; those that nobody can take end as `unrouted`."""
     links, halted = links_of({o.account_id for o in orders}), halted_brokers()
     requests = [
         RouteRequest(
@@ -168,8 +171,8 @@ def _route(book: Book, orders: Sequence[Order], verdicts: dict[UUID, Verdict], a
         if plan.legs:
             refold(book, order.id, at=at)
         else:
-            log.error("triggered_without_a_route", order=str(order.id), detail=plan.detail)
-            close_here(book, order, OrdStatus.CANCELED, Reason.NO_ROUTE, plan.detail, at)
+            log.error("no_route_after_waiting", order=str(order.id), detail=plan.detail)
+            close_here(book, order, unrouted, Reason.NO_ROUTE, plan.detail, at)
 
 
 def _write(book: Book, order_ids: Sequence[UUID], at: datetime) -> None:

@@ -1,6 +1,6 @@
 """Writes of risk: verdicts and holds, limits and who approved them, halts."""
 
-from risk.operations.approving import ask, asked_before, settle
+from risk.operations.approving import ask, asked_before, content_hash, settle, withdraw
 from risk.operations.checking import Decided, check, judge_again, judge_released, recheck, resize
 from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
@@ -12,6 +12,7 @@ __all__ = [
     "ask",
     "asked_before",
     "check",
+    "content_hash",
     "decide",
     "enable_strategy",
     "engage_halt",
@@ -24,4 +25,5 @@ __all__ = [
     "resize",
     "restrict",
     "settle",
+    "withdraw",
 ]

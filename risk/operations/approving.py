@@ -1,6 +1,6 @@
 """A second person: asking for one, and taking the answer. What was asked for is carried out by whoever asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -38,12 +38,14 @@ def ask(
     at: datetime,
     account: Account | None = None,
     key: str = "",
+    expires_at: datetime | None = None,
 ) -> Approval:
     """Store that something waits for a second person, inside the caller's transaction.
 
-    Raises `Conflict` (approval_pending) while the object waits already; one that lapsed makes way.
+    It lapses at `expires_at`, after `APPROVAL_HOURS` at the latest. Raises `Conflict` (approval_pending) while the object waits already; one that lapsed makes way.
     """
     require_transaction()
+    last = at + timedelta(hours=APPROVAL_HOURS)
     waiting = Approval.objects.filter(object_id=object_id, status=Approval.Status.PENDING)
     waiting.filter(expires_at__lte=at).update(status=Approval.Status.EXPIRED)
     approval = Approval(
@@ -57,7 +59,7 @@ def ask(
         content_hash=content_hash(content),
         maker_id=actor.user_id,
         created_at=at,
-        expires_at=at + timedelta(hours=APPROVAL_HOURS),
+        expires_at=min(last, expires_at or last),
     )
     with refine(approval_pending_unique=Conflict("approval_pending", "This waits for an approval already.")):
         approval.save(force_insert=True)
@@ -71,6 +73,14 @@ def asked_before(account: Account, kind: str, key: str, content: Mapping[str, An
     if known is not None and known.content_hash != content_hash(content):
         raise Refused("idempotency_conflict", "This key was used for something else; use a new one.", field="key")
     return known
+
+
+def withdraw(object_ids: Sequence[UUID]) -> None:
+    """Let what waits about these objects lapse, inside the caller's transaction: nothing is left to decide."""
+    if object_ids:
+        require_transaction()
+        waiting = Approval.objects.filter(object_id__in=object_ids, status=Approval.Status.PENDING)
+        waiting.update(status=Approval.Status.EXPIRED)
 
 
 def settle(

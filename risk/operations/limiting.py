@@ -14,7 +14,7 @@ from oms.kernel.errors import Invalid, NotFound
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
-from risk.domain.limits import FLOORS, IN_CURRENCY
+from risk.domain.limits import FLOORS, IN_CURRENCY, SOFT
 from risk.domain.scopes import LIMIT_SCOPES, Scope
 from risk.models import Approval, Limit
 from risk.operations.approving import ask, content_hash, settle
@@ -41,7 +41,7 @@ def propose_limit(
     """Store a limit: `active` if it is tighter than the one in force for the scope, else `proposed`.
 
     One that begins later is always proposed; a time that has passed means now. Raises `Invalid` for an unknown scope, kind
-    or value; soft limits are refused until the desk carries them out.
+    or value, and for a kind that can't be soft.
     """
     _require_sound(scope, kind, value, currency=currency, soft=soft)
     begins = max(at, effective_from or at)
@@ -124,8 +124,8 @@ def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, so
         raise Invalid("out_of_range", "The value must be zero or more.", field="value")
     if currency and kind not in IN_CURRENCY:
         raise Invalid("not_allowed", "Only amounts of money have a currency.", field="currency")
-    if soft:
-        raise Invalid("not_supported", "Soft limits are not carried out yet.", field="soft")
+    if soft and kind not in SOFT:
+        raise Invalid("not_allowed", f"A soft limit is one on: {', '.join(sorted(SOFT))}.", field="soft")
 
 
 def _in_force(limit: Limit, at: datetime) -> Limit | None:

@@ -10,8 +10,13 @@ from oms.kernel.errors import NotFound
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from risk.models import Approval
 
-DECIDED_BY = {Approval.Kind.LIMIT: "risk", Approval.Kind.EXECUTION: "ops", Approval.Kind.TRADE: "ops"}
-"""The role that decides, by what waits: the maker's own."""
+DECIDED_BY = {
+    Approval.Kind.LIMIT: "risk",
+    Approval.Kind.ORDER: "risk",
+    Approval.Kind.EXECUTION: "ops",
+    Approval.Kind.TRADE: "ops",
+}
+"""The role that decides, by what waits: the maker's own, and risk on orders over a soft limit."""
 
 
 def approvals() -> QuerySet[Approval]:

@@ -47,6 +47,7 @@ CORRUPTIONS = {
     "VALUES (gen_random_uuid(), 'all', '', 'halt', 'x', 'x', now() - interval '1 day', '', '')",
     "I30": "UPDATE orders_trigger SET fired_at = now()",
     "I28": "UPDATE risk_riskcheck SET approved = false",
+    "I32": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; UPDATE orders_order SET status = 'held'",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",
 }
 

@@ -73,7 +73,7 @@ class TestLimits:
             ({"scope": {"planet": "x"}}, "not_a_scope"),
             ({"scope": {"account": "NONE"}}, "unknown_account"),
             ({"currency": "USD"}, "not_allowed"),
-            ({"soft": True}, "not_supported"),
+            ({"soft": True, "kind": "quote_age"}, "not_allowed"),
             ({"effective_from": "soon"}, "invalid"),
             ({"scope": {"group": "NONE"}}, "unknown_group"),
             ({"extra": 1}, "unknown_field"),

@@ -6,7 +6,7 @@ import { Live } from "./live.js";
 import { account, can, onAccount, scopeText, settled, showHalts, showState } from "./shell.js";
 import { Table } from "./table.js";
 
-const officer = can("risk");
+const officer = can("risk"), officers = can("risk", "ops", "auditor", "admin");
 const all = document.getElementById("all-limits"), form = document.getElementById("halt");
 const tones = { active: "good", approved: "wait", proposed: "wait", retired: "off", refused: "bad" };
 const emptyOf = (table) => table.parentElement.querySelector(".empty");
@@ -27,6 +27,18 @@ const halts = new Table(document.getElementById("halt-rows"), [
   { text: (h) => (h.released_at ? `${clock(h.released_at)} by ${h.released_by}` : "engaged") },
   { text: (h) => String(officer && !h.released_at), node: (h) => (officer && !h.released_at ? element("button", { class: "small", type: "button", onclick: () => act(`Release ${scopeText(h.scope)}`, `risk/halts/${h.id}/release`, {}) }, "Release") : null) },
 ], { key: (h) => h.id });
+
+const waiting = new Table(document.getElementById("waiting"), [
+  { text: (a) => a.account },
+  { text: ({ content: o }) => [words(o.side), decimal(o.quantity), o.symbol, words(o.order_type), ...[o.stop_price, o.limit_price].filter(Boolean).map((p) => decimal(plain(p))), o.time_in_force].join(" ") },
+  { text: (a) => a.content.reason?.detail ?? "", class: () => "note" },
+  { text: (a) => a.maker ?? "" },
+  { text: (a) => clock(a.created_at) },
+  { text: (a) => clock(a.expires_at) },
+  { text: (a) => String(officer), node: (a) => (officer ? choose(`order of ${a.maker}`, { object: a.object, content_hash: a.content_hash }) : null) },
+], { key: (a) => a.id });
+const choose = (title, body) => element("span", {},
+  ...["approve", "refuse"].map((decision) => element("button", { class: "small", type: "button", onclick: () => act(`${decision} ${title}`, "risk/approvals", { ...body, decision }) }, decision)));
 
 const headroom = new Table(document.getElementById("headroom"), [
   { text: (r) => r.account },
@@ -61,21 +73,21 @@ const limits = new Table(document.getElementById("limits"), [
   { text: (l) => l.reason, class: () => "note" },
   { text: (l) => l.maker ?? "" },
   { text: (l) => l.approver ?? "" },
-  { text: (l) => String(officer && l.status === "proposed"), node: (l) => (officer && l.status === "proposed" ? decide(l) : null) },
+  { text: (l) => String(officer && l.status === "proposed"), node: (l) => (officer && l.status === "proposed" ? choose(`${words(l.kind)} for ${scopeText(l.scope)}`, { object: l.id }) : null) },
 ], { key: (l) => l.id });
-const decide = (limit) => element("span", {},
-  ...["approve", "refuse"].map((decision) => element("button", { class: "small", type: "button", onclick: () => act(`${decision} ${words(limit.kind)} for ${scopeText(limit.scope)}`, "risk/approvals", { object: limit.id, decision }) }, decision)));
-
 async function load() {
   try {
-    const [stopped, room, bounds] = await Promise.all([get("risk/halts", { limit: 50 }), account() ? get("risk/exposure", { account: account() }) : { results: [] }, get("risk/limits", { limit: 500 })]);
+    const [stopped, room, bounds, asked] = await Promise.all([get("risk/halts", { limit: 50 }), account() ? get("risk/exposure", { account: account() }) : { results: [] }, get("risk/limits", { limit: 500 }), officers ? get("risk/approvals", { status: "pending", object_kind: "order", limit: 100 }) : { results: [] }]);
     halts.render(stopped.results);
     headroom.render(room.results);
+    waiting.render(asked.results);
+    emptyOf(document.getElementById("waiting")).hidden = asked.results.length > 0;
     limits.render(bounds.results.filter((l) => all.checked || ["active", "approved", "proposed"].includes(l.status)));
     emptyOf(document.getElementById("halt-rows")).hidden = stopped.results.some((h) => !h.released_at);
     emptyOf(document.getElementById("headroom")).hidden = room.results.length > 0;
     emptyOf(document.getElementById("limits")).hidden = bounds.results.some((l) => l.status === "active");
     settled();
+    document.getElementById("waiting-section").hidden = !officers;
   } catch (problem) { toast(problem.message, "bad"); }
   showHalts();
 }
@@ -132,8 +144,8 @@ if (officer) {
     toast(`Engaged; ${halt.canceled} orders asked to end.`);
     return true;
   });
-  officeForm(document.getElementById("limit"), "scope", async ({ kind, value, currency, reason }, scope) => {
-    const limit = await post("risk/limits", { scope, kind: kind.value, value: typed(value.value), reason: reason.value, ...(currency.value.trim() ? { currency: currency.value.trim().toUpperCase() } : {}) });
+  officeForm(document.getElementById("limit"), "scope", async ({ kind, value, currency, reason, soft }, scope) => {
+    const limit = await post("risk/limits", { scope, kind: kind.value, value: typed(value.value), reason: reason.value, soft: soft.checked, ...(currency.value.trim() ? { currency: currency.value.trim().toUpperCase() } : {}) });
     toast(limit.status === "active" ? "It is tighter and holds at once." : "Proposed: it holds when another risk officer approves it.", "good");
     return true;
   });
