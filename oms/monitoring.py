@@ -89,13 +89,20 @@ def exceptions(*, at: datetime) -> list[dict[str, Any]]:
           SELECT 'overfilled_order', o.id::text, NULL, a.code, 'filled ' || o.filled_quantity || ' of ' || o.quantity, o.updated_at
           FROM orders_order o JOIN portfolio_account a ON a.id = o.account_id WHERE o.overfilled
           UNION ALL
+          SELECT 'settlement', s.trade_id::text, b.code, a.code,
+                 s.state || ', due ' || s.due_on || CASE s.reason WHEN '' THEN '' ELSE ': ' || s.reason END,
+                 coalesce(s.failed_at, s.due_on::timestamp AT TIME ZONE 'UTC')
+          FROM portfolio_settlement s JOIN portfolio_account a ON a.id = s.account_id
+          JOIN portfolio_trade t ON t.id = s.trade_id JOIN brokers_broker b ON b.id = t.broker_id
+          WHERE s.state IN ('failed', 'partial') OR (s.state = 'pending' AND s.due_on < %s::date - 1)
+          UNION ALL
           SELECT 'approval', p.object_id::text, NULL, a.code, p.action || ' ' || p.object_kind || ' waits for a second person',
                  p.created_at
           FROM risk_approval p LEFT JOIN portfolio_account a ON a.id = p.account_id
           WHERE p.status = 'pending' AND p.expires_at > %s
         ) x ORDER BY since LIMIT %s
         """,
-        [at, EXCEPTIONS_MAX],
+        [at, at, EXCEPTIONS_MAX],
     )
     return [
         {**r, "since": rfc3339(r["since"]), "age_seconds": max(0, int((at - r["since"]).total_seconds()))}

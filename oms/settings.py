@@ -235,6 +235,7 @@ CELERY_DB_REUSE_MAX = 100_000  # without it every task opens a connection of its
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "orders.sweep", "schedule": 1.0, "options": {"expires": 5}},
+    "settle": {"task": "portfolio.settle", "schedule": 3600.0, "options": {"expires": 1800}},
     "checkpoint": {"task": "journal.checkpoint", "schedule": 60.0, "options": {"expires": 30}},
 }
 

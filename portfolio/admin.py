@@ -20,6 +20,7 @@ from portfolio.models import (
     Lot,
     LotPolicy,
     Position,
+    Settlement,
     Strategy,
     Trade,
 )
@@ -131,6 +132,16 @@ class LedgerEntryAdmin(Facts):
     list_filter = ["account", "code", "currency"]
     list_select_related = ["transaction", "account", "instrument", "broker"]
     ordering = ["-id"]
+
+
+@admin.register(Settlement)
+class SettlementAdmin(Facts):
+    """Deliveries of trades; told to have failed or to be done by the operation."""
+
+    list_display = ["trade", "account", "instrument", "quantity", "amount", "currency", "due_on", "state", "reason"]
+    list_filter = ["account", "state"]
+    list_select_related = ["trade", "account", "instrument"]
+    ordering = ["-trade_id"]
 
 
 @admin.register(Lot)

@@ -31,9 +31,10 @@ from oms.runtime.rest import (
     whole,
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
-from portfolio import operations, queries
+from portfolio import operations, queries, settlement
 from portfolio.domain.matching import POOL, SAME_DAY, THIRTY_DAYS
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS
+from portfolio.domain.settling import MARKS, STATES
 from portfolio.models import Account
 
 
@@ -148,6 +149,34 @@ class LedgerLineOut(serializers.Serializer):  # type: ignore[type-arg]
     broker = serializers.CharField(allow_null=True)
     quantity = DecimalText()
     note = serializers.CharField()
+
+
+class SettlementOut(serializers.Serializer):  # type: ignore[type-arg]
+    """The delivery of one trade, and how far it is. `days_late` counts from `due_on` while something is open."""
+
+    id = serializers.UUIDField(help_text="Of the execution.")
+    symbol = serializers.CharField()
+    broker = serializers.CharField()
+    executed_at = serializers.DateTimeField()
+    quantity = DecimalText()
+    amount = DecimalText(help_text="Cash, in above zero.")
+    currency = serializers.CharField()
+    due_on = serializers.DateField()
+    state = serializers.ChoiceField(choices=STATES)
+    settled_quantity = DecimalText()
+    settled_amount = DecimalText()
+    settled_on = serializers.DateField(allow_null=True)
+    failed_at = serializers.DateTimeField(allow_null=True)
+    days_late = serializers.IntegerField()
+    reason = serializers.CharField(allow_blank=True)
+
+
+class SettlementIn(Strict):
+    """What became of a delivery. `quantity`: all that was delivered so far, with `partial` alone."""
+
+    state = serializers.ChoiceField(choices=MARKS)
+    quantity = DecimalText(positive=True, required=False, default=None)
+    reason = serializers.CharField(max_length=150)
 
 
 class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -346,6 +375,41 @@ class Ledger(Api):
         page, account = page_of(request), account_of(request, code, self.now())
         rows = queries.ledger_of(account.pk, before=page.before, limit=page.limit + 1)
         return Response(page_out(request, page, rows))
+
+
+class Settlements(Api):
+    """GET accounts/{code}/settlements."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        parameters=[OpenApiParameter("state", enum=STATES), *PAGE_SCHEMA],
+        responses={200: listed(SettlementOut), **problems(400, 404)},
+    )
+    def get(self, request: Request, code: str) -> Response:
+        """List settlements, the newest trade first."""
+        refuse_unknown_parameters(request, ("state", *PAGE_PARAMETERS))
+        at = self.now()
+        page, account = page_of(request), account_of(request, code, at)
+        state = text_parameter(request, "state", choices=STATES) or ""
+        rows = queries.settlements_of(
+            account.pk, today=at.date(), state=state, before=page.before, limit=page.limit + 1
+        )
+        return Response(page_out(request, page, rows))
+
+
+class SettlementMark(Api):
+    """POST accounts/{code}/settlements/{id}."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(request=SettlementIn, responses={200: SettlementOut, **problems(400, 404, 409)})
+    def post(self, request: Request, code: str, id: str) -> Response:  # noqa: A002 - the address's own name
+        """Record that a delivery failed, came in part, or came after all."""
+        at = self.now()
+        account, body = account_of(request, code, at), body_of(request, SettlementIn)
+        row = settlement.mark_settlement(parse_id(id), account=account.code, **body, actor=actor_of(request), at=at)
+        return Response(queries.settlement_out(row, today=at.date()))
 
 
 class Pnl(Api):

@@ -15,9 +15,10 @@ from oms.runtime.transactions import require_transaction
 from portfolio.domain.fills import Fill
 from portfolio.domain.policies import IN_COST
 from portfolio.domain.posting import Line, fee_lines, trade_lines
-from portfolio.domain.versions import Folded, TradeRow, add, change, fold, match_again
+from portfolio.domain.versions import BUST, Folded, TradeRow, add, change, fold, match_again
 from portfolio.loading import State, load, trade_rows
 from portfolio.models import LedgerEntry, LedgerTransaction, Lot, Trade
+from portfolio.settlement import Instruction, instruct
 
 Pair = tuple[int, int]
 SOURCE = "execution"
@@ -95,6 +96,7 @@ def book(fills: Sequence[Fill], *, at: datetime) -> list[Pair]:
         _posting(fill, rows, costs[fill.source_id], states[fill.account_id, fill.instrument_id]) for fill in fills
     ]
     _write_facts(postings, at)
+    _write_settlements(postings)
     _write_positions(postings)
     _write_shares(postings)
     _write_cash(postings)
@@ -192,6 +194,21 @@ def _write_facts(postings: Sequence[_Posting], at: datetime) -> None:
     sql.insert_values(Trade, TRADE, trades)
     sql.insert_values(LedgerEntry, ENTRY, entries)
     sql.insert_values(LedgerTransaction, TRANSACTION, transactions)
+
+
+def _write_settlements(postings: Sequence[_Posting]) -> None:
+    wanted = []
+    for p in postings:
+        fill = p.fill
+        if fill.kind != BUST:
+            quantity, value, fees = p.row.totals
+            wanted.append(
+                Instruction(
+                    fill.source_id, fill.account_id, fill.instrument_id, fill.currency, quantity, -value - fees,
+                    p.row.executed_at.date(), fill.settle_date,
+                )
+            )  # fmt: skip
+    instruct(wanted, undone=[p.fill.ref_source_id for p in postings if p.fill.ref_source_id])
 
 
 def _write_positions(postings: Sequence[_Posting]) -> None:

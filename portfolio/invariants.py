@@ -38,6 +38,21 @@ PREDICATES = {
         SELECT coalesce(c.account_id, l.account_id) FROM portfolio_cashbalance c FULL JOIN (
           SELECT account_id, currency, sum(amount) AS s FROM portfolio_ledgerentry WHERE code = 'cash' GROUP BY 1, 2) l
           USING (account_id, currency) WHERE coalesce(c.balance, 0) <> coalesce(l.s, 0)""",
+    "I27 every trade in force settles once, for what it moved": f"""
+        SELECT t.id FROM ({_LIVE}) t LEFT JOIN portfolio_settlement s ON s.trade_id = t.id
+        WHERE s.trade_id IS NULL OR s.state = 'canceled' OR s.quantity <> t.quantity
+        UNION ALL SELECT s.trade_id FROM portfolio_settlement s WHERE s.state <> 'canceled'
+          AND NOT EXISTS (SELECT 1 FROM ({_LIVE}) t WHERE t.id = s.trade_id)""",
+    "I27a settlements of a holding move the cash that its trades did": """
+        SELECT coalesce(s.instrument_id, l.instrument_id) FROM (
+          SELECT account_id, instrument_id, currency, sum(amount) AS cash FROM portfolio_settlement
+          WHERE state <> 'canceled' GROUP BY 1, 2, 3) s
+        FULL JOIN (
+          SELECT e.account_id, e.instrument_id, e.currency, sum(e.amount) AS cash FROM portfolio_ledgerentry e
+          JOIN portfolio_ledgertransaction x ON x.id = e.transaction_id AND x.source_kind = 'execution'
+          JOIN brokers_instrument i ON i.id = e.instrument_id AND i.currency = e.currency
+          WHERE e.code = 'cash' GROUP BY 1, 2, 3) l USING (account_id, instrument_id, currency)
+        WHERE coalesce(s.cash, 0) <> coalesce(l.cash, 0)""",
     "I13 amounts are finite": """
         SELECT id FROM portfolio_ledgerentry WHERE 'NaN' IN (amount, quantity)
         UNION ALL SELECT id FROM portfolio_trade WHERE 'NaN' IN (quantity, price, fees)""",

@@ -8,6 +8,7 @@ from brokers.models import Broker, BrokerAccount, Instrument
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, METHODS
+from portfolio.domain.settling import OPEN, PENDING, SETTLED, STATES
 
 
 class Account(models.Model):
@@ -183,6 +184,52 @@ class LedgerEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.code} {text(self.amount)} {self.currency}"
+
+
+class Settlement(models.Model):
+    """The delivery of one trade in force, of its securities against its cash; bears the trade's id.
+
+    A trade that is undone has its settlement `canceled`, whatever had moved; a correction has one of its own.
+    """
+
+    trade = models.OneToOneField(Trade, models.PROTECT, primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    currency = models.CharField(max_length=12)
+    quantity = ExactField()  # signed like the trade
+    amount = ExactField()  # cash, in above zero, with the fees of its currency
+    due_on = models.DateField()
+    state = models.CharField(max_length=8, choices=[(s, s) for s in STATES])
+    settled_quantity = ExactField()
+    settled_amount = ExactField()
+    settled_on = models.DateField(null=True)
+    failed_at = models.DateTimeField(null=True)  # when it was first told to have failed
+    reason = models.CharField(max_length=150, db_default="", default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(state__in=STATES), name="settlement_state_known"),
+            models.CheckConstraint(
+                condition=~models.Q(state=SETTLED)
+                | models.Q(
+                    settled_quantity=models.F("quantity"), settled_amount=models.F("amount"), settled_on__isnull=False
+                ),
+                name="settlement_settled_in_full",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(state=PENDING) | models.Q(settled_quantity=0, settled_amount=0),
+                name="settlement_pending_untouched",
+            ),
+            *bounded("settlement", any_sign=("quantity", "amount", "settled_quantity", "settled_amount")),
+        ]
+        indexes = [
+            models.Index(
+                fields=["account", "due_on"], condition=models.Q(state__in=OPEN), name="settlement_open",
+            )
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{text(self.quantity)} {self.state}, due {self.due_on}"
 
 
 class Lot(models.Model):

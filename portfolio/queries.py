@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,16 +18,15 @@ from oms.runtime import sql
 from portfolio.domain.lots import LiveTrade, OpenLot, notional
 from portfolio.domain.matching import Closure, Matching, is_long_term
 from portfolio.domain.policies import PLAIN, POOLED, Policies, Policy
+from portfolio.domain.settling import OPEN
 from portfolio.domain.versions import live_trades
 from portfolio.loading import policies_of, trades_of
-from portfolio.models import Account, LedgerEntry, Lot, LotPolicy
+from portfolio.models import Account, LedgerEntry, Lot, LotPolicy, Settlement
 
 STALE_AFTER = timedelta(seconds=60)
 READS_ALL = ("risk", "ops", "auditor", "admin")
 PLACES = Decimal("0.00000001")
 PNL = ("realized", "unrealized", "day", "fees")
-SETTLEMENT_MAX = timedelta(days=15)
-"""No trade settles later than this after its execution, so older ones need not be looked at."""
 
 
 def visible_accounts(user: Any, *, at: datetime | None = None) -> QuerySet[Account]:
@@ -161,25 +160,21 @@ def _position(row: dict[str, Any], instrument: Any, quote: QuoteRef | None, now:
     }
 
 
-def balances_of(account_id: int, *, today: date) -> list[dict[str, Any]]:
-    """Return cash by currency: ledger, settled, and what trades that settle after `today` will bring or take."""
+def balances_of(account_id: int) -> list[dict[str, Any]]:
+    """Return cash by currency: ledger, settled, and what open settlements will bring or take."""
     rows = sql.rows(
         """
-        WITH unsettled AS (
-          SELECT i.currency, -round(t.quantity * t.price, 8) - t.fees AS cash
-          FROM portfolio_position p JOIN brokers_instrument i ON i.id = p.instrument_id
-          JOIN portfolio_trade t ON t.account_id = p.account_id AND t.instrument_id = p.instrument_id
-            AND t.executed_at >= %(oldest)s AND t.settle_date > %(today)s AND t.kind <> 'bust'
-          WHERE p.account_id = %(account)s AND NOT EXISTS (SELECT 1 FROM portfolio_trade r WHERE r.ref_id = t.id)
-        ), sums AS (
-          SELECT currency, sum(cash) FILTER (WHERE cash > 0) AS coming, -sum(cash) FILTER (WHERE cash < 0) AS going
-          FROM unsettled GROUP BY currency
+        WITH sums AS (
+          SELECT currency, sum(amount - settled_amount) FILTER (WHERE amount > settled_amount) AS coming,
+                 -sum(amount - settled_amount) FILTER (WHERE amount < settled_amount) AS going
+          FROM portfolio_settlement WHERE account_id = %(account)s AND state IN ('pending', 'partial', 'failed')
+          GROUP BY currency
         )
         SELECT c.currency, c.balance, coalesce(s.coming, 0) AS coming, coalesce(s.going, 0) AS going
         FROM portfolio_cashbalance c LEFT JOIN sums s USING (currency)
         WHERE c.account_id = %(account)s ORDER BY c.currency
         """,
-        {"account": account_id, "today": today, "oldest": datetime.combine(today, time.min, UTC) - SETTLEMENT_MAX},
+        {"account": account_id},
     )
     return [
         {
@@ -191,6 +186,40 @@ def balances_of(account_id: int, *, today: date) -> list[dict[str, Any]]:
         }
         for r in rows
     ]
+
+
+def settlements_of(
+    account_id: int, *, today: date, state: str = "", before: UUID | None = None, limit: int = 100
+) -> list[dict[str, Any]]:
+    """Return settlements of an account, of one state if one is named, newest trade first, older than `before`."""
+    rows = Settlement.objects.filter(account_id=account_id).select_related("trade__instrument", "trade__broker")
+    if state:
+        rows = rows.filter(state=state)
+    if before:
+        rows = rows.filter(pk__lt=before)
+    return [settlement_out(row, today=today) for row in rows.order_by("-pk")[:limit]]
+
+
+def settlement_out(row: Settlement, *, today: date) -> dict[str, Any]:
+    """Return a settlement in its REST shape; `days_late` counts from the day it was due while it is open."""
+    late = max(0, (today - row.due_on).days) if row.state in OPEN else 0
+    return {
+        "id": str(row.pk),
+        "symbol": row.trade.instrument.symbol,
+        "broker": row.trade.broker.code,
+        "executed_at": rfc3339(row.trade.executed_at),
+        "quantity": text(row.quantity),
+        "amount": text(row.amount),
+        "currency": row.currency,
+        "due_on": row.due_on.isoformat(),
+        "state": row.state,
+        "settled_quantity": text(row.settled_quantity),
+        "settled_amount": text(row.settled_amount),
+        "settled_on": row.settled_on.isoformat() if row.settled_on else None,
+        "failed_at": rfc3339_or_none(row.failed_at),
+        "days_late": late,
+        "reason": row.reason,
+    }
 
 
 def lots_of(account_id: int, *, at: datetime) -> list[dict[str, Any]]:

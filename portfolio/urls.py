@@ -12,6 +12,8 @@ urlpatterns = [
     path("accounts/<str:code>/lot-policies", api.LotPolicies.as_view()),
     path("accounts/<str:code>/gains", api.Gains.as_view()),
     path("accounts/<str:code>/ledger", api.Ledger.as_view()),
+    path("accounts/<str:code>/settlements", api.Settlements.as_view()),
+    path("accounts/<str:code>/settlements/<str:id>", api.SettlementMark.as_view()),
     path("accounts/<str:code>/pnl", api.Pnl.as_view()),
     path("accounts/<str:code>/transfers", api.Transfers.as_view()),
     path("accounts/<str:code>/transfers/<str:id>/reverse", api.TransferReversal.as_view()),

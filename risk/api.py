@@ -278,7 +278,7 @@ class Balances(Api):
         """Show an account's cash by currency, with what open orders hold of it."""
         at = self.now()
         account: Account = one_of(portfolio.visible_accounts(request.user, at=at), code=code)
-        balances = portfolio.balances_of(account.pk, today=at.date())
+        balances = portfolio.balances_of(account.pk)
         return Response(whole(queries.balances_out(account.pk, balances)))
 
 

@@ -46,6 +46,8 @@ CORRUPTIONS = {
     "I26": "INSERT INTO risk_halt (id, scope_kind, scope_key, mode, reason, engaged_by, engaged_at, released_by, release_reason) "
     "VALUES (gen_random_uuid(), 'all', '', 'halt', 'x', 'x', now() - interval '1 day', '', '')",
     "I30": "UPDATE orders_trigger SET fired_at = now()",
+    "I27 ": "UPDATE portfolio_settlement SET state = 'canceled'",
+    "I27a": "UPDATE portfolio_settlement SET amount = amount + 1 WHERE state = 'pending'",
     "I28": "UPDATE risk_riskcheck SET approved = false",
     "I32": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; UPDATE orders_order SET status = 'held'",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",

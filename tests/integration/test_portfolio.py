@@ -14,7 +14,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.errors import Conflict, DomainError, Invalid, NotFound, Refused
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
-from portfolio import api, operations, queries
+from portfolio import api, operations, queries, settlement
 from portfolio.domain.fills import Fill
 from portfolio.models import (
     Account,
@@ -240,11 +240,13 @@ class TestWorth:
         busted = fill(desk, "buy 1 AAPL @ 100", after=2)
         book(desk, bought, sold, busted)
         book(desk, replace(busted, source_id=uuid7(), kind="bust", ref_source_id=busted.source_id))
-        [usd] = queries.balances_of(desk.account.pk, today=desk.at.date())
+        [usd] = queries.balances_of(desk.account.pk)
         assert usd == {
             "currency": "USD", "ledger": "999999", "settled": "1000000", "unsettled_in": "1000", "unsettled_out": "1001",
         }  # fmt: skip
-        [later] = queries.balances_of(desk.account.pk, today=desk.at.date() + timedelta(days=1))
+        tomorrow = desk.at + timedelta(days=1)
+        assert settlement.settle(tomorrow.date(), actor=OPS, at=tomorrow) == {"MAIN": 2}
+        [later] = queries.balances_of(desk.account.pk)
         assert (later["settled"], later["unsettled_in"]) == ("999999", "0")
 
     def test_pnl_of_a_time_counts_what_was_booked_in_it(self, desk: Desk) -> None:

@@ -225,6 +225,10 @@ ROWS: dict[tuple[str, str], Row] = {
         frozenset({"ops"}), "account", {"since": "2030-01-01", "method": "lifo", "reason": "x"}
     ),
     ("GET", "accounts/{code}/ledger"): Row(place="account"),
+    ("GET", "accounts/{code}/settlements"): Row(place="account"),
+    ("POST", "accounts/{code}/settlements/{id}"): Row(
+        frozenset({"ops"}), "account", {"state": "failed", "reason": "x"}
+    ),
     ("GET", "accounts/{code}/pnl"): Row(place="account"),
     ("GET", "accounts/{code}/balances"): Row(place="account"),
     ("POST", "accounts/{code}/transfers"): Row(
@@ -254,7 +258,7 @@ OPEN_TO_ALL = {"instruments", "quotes", "brokers", "brokers/{code}", "routing/sc
 """What everyone signed in may read: it belongs to no account."""
 
 
-INNER = {"/transfers/": "transfer", "/trades/": "execution"}
+INNER = {"/transfers/": "transfer", "/trades/": "execution", "/settlements/": "execution"}
 """What the id means in an address that names an account before it."""
 
 

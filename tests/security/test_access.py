@@ -193,6 +193,7 @@ ALLOWED = {
     "accounts": {"name", "lot_method", "commissions", "wash_sales"},
     "accounts/{code}/lot-policies": {"commissions", "wash_sales"},
     "accounts/{code}/transfers": {"to"},
+    "accounts/{code}/settlements/{id}": {"quantity"},
     "accounts/{code}/grants": {"expires_at"},
     "brokers": {"name"},
     "quotes": {"bid_size", "ask_size", "last"},
