@@ -44,6 +44,14 @@ def adapter_for(broker_id: int, adapter_name: str, settings: dict[str, Any]) -> 
     return kept[broker_id][1]
 
 
+def forget() -> None:
+    """Close this thread's adapters and forget them, for tests whose brokers come and go."""
+    kept: dict[int, tuple[str, BrokerAdapter]] = _local.__dict__.setdefault("adapters", {})
+    for _, adapter in kept.values():
+        adapter.close()
+    kept.clear()
+
+
 _abilities: dict[str, Capabilities] = {}
 
 

@@ -157,7 +157,7 @@ def test_no_is_no(page: Any) -> None:
     page.wait_for_selector("dialog.ask >> text=Send this order?")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog.ask", state="detached")
-    assert page.locator('#orders tr:has-text("17")').count() == 0
+    assert page.locator('#orders td:text-is("17")').count() == 0
 
 
 def test_an_order_that_risk_denies_says_why(page: Any) -> None:

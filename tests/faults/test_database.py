@@ -29,6 +29,7 @@ from tests.faults.test_crash_points import Web
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CROSSING = 16
+ROUNDS_MAX = 8
 """Callers, and as many transactions that take the same locks the other way round: 32 at once."""
 HELD = 100
 HALT_SECONDS_MAX = 1.0
@@ -93,15 +94,21 @@ def test_d07_deadlocks_are_run_again_and_nobody_sees_them(
     join()
     refresh(live_desk)
     Web(nursery, client).start()
-    before, over = deadlocks(), threading.Event()
-    intents = [wanted(f"crossing-{n}", 1 + n, ("buy", "sell_short")[n % 2]) for n in range(CROSSING * 4)]
-    callers = [threading.Thread(target=_call, args=(client, intents[n::CROSSING])) for n in range(CROSSING)]
+    before, over, intents = deadlocks(), threading.Event(), list[Intent]()
     crossers = [threading.Thread(target=_cross, args=(over, n)) for n in range(CROSSING)]
-
-    for thread in (*crossers, *callers):
+    for thread in crossers:
         thread.start()
-    for thread in callers:
-        thread.join()
+    for _ in range(ROUNDS_MAX):  # whether two cross is chance: once round is enough mostly
+        several = range(len(intents), len(intents) + CROSSING * 4)
+        more = [wanted(f"crossing-{n}", 1 + n % 90, ("buy", "sell_short")[n % 2]) for n in several]
+        callers = [threading.Thread(target=_call, args=(client, more[n::CROSSING])) for n in range(CROSSING)]
+        for thread in callers:
+            thread.start()
+        for thread in callers:
+            thread.join()
+        intents += more
+        if deadlocks() > before:
+            break
     over.set()
     for thread in crossers:
         thread.join()
