@@ -1,9 +1,11 @@
 """The outside world: what trades, where, at which price, and what brokers sent us."""
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import F, Q
 from simple_history.models import HistoricalRecords
 
+from brokers.domain.fees import judge
 from oms.runtime.fields import ExactField, bounded
 
 
@@ -151,6 +153,13 @@ class FeeSchedule(models.Model):
 
     def __str__(self) -> str:
         return f"{self.broker_id} {self.asset_class} from {self.effective_from}"
+
+    def clean(self) -> None:
+        """Refuse items that the fee function couldn't read, where a person edits them."""
+        try:
+            judge(self.items)
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+            raise ValidationError({"items": f"These items can't be used: {error}"[:300]}) from error
 
 
 class Quote(models.Model):

@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from brokers import queries as reference
 from brokers.adapters import build
 from brokers.adapters.reach import HostRefused, judge_settings
-from brokers.domain.fees import charge
+from brokers.domain.fees import judge
 from brokers.models import Broker, BrokerAccount, FeeSchedule, Instrument, Listing
 from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
@@ -35,7 +35,6 @@ TRANSFER_KINDS = ("deposit", "withdrawal", "journal")
 LEAVING, ARRIVING = "transfer", "transfer_in"
 """Source kinds of a transfer's transaction, and of that in the account a journal moves cash to."""
 NOTE_MAX = 200
-ONE = Decimal(1)
 _KEYS = UUID("6f3c2a9e-0d55-5b0a-9a43-0a6b7d1c2e11")
 
 
@@ -343,7 +342,7 @@ def require_usable(adapter: str, settings: Mapping[str, Any]) -> None:
         for asset_class, items in dict(settings.get("fees") or {}).items():
             if asset_class not in Instrument.AssetClass.values:
                 raise ValueError(f"fees: no asset class {asset_class!r}")
-            charge(items, side="buy", quantity=ONE, price=ONE, currency="USD")
+            judge(items)
     except Invalid:
         raise
     except HostRefused as error:

@@ -188,6 +188,21 @@ def balances_of(account_id: int) -> list[dict[str, Any]]:
     ]
 
 
+def month_so_far(account_id: int, broker_id: int, asset_class: str, at: datetime) -> tuple[Decimal, Decimal]:
+    """Return the units and their value that an account traded at a broker in the month (UTC) of a time, as booked."""
+    start = at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    end = (start + timedelta(days=32)).replace(day=1)
+    row = sql.run(
+        "SELECT coalesce(sum(abs(t.quantity)), 0), coalesce(sum(abs(t.quantity) * t.price), 0) "
+        "FROM portfolio_position p JOIN brokers_instrument i ON i.id = p.instrument_id AND i.asset_class = %s "
+        "JOIN portfolio_trade t ON t.account_id = p.account_id AND t.instrument_id = p.instrument_id "
+        "AND t.executed_at >= %s AND t.executed_at < %s AND t.broker_id = %s AND t.kind <> 'bust' "
+        "WHERE p.account_id = %s AND NOT EXISTS (SELECT 1 FROM portfolio_trade r WHERE r.ref_id = t.id)",
+        [asset_class, start, end, broker_id, account_id],
+    ).fetchone()
+    return (row[0], row[1]) if row else (ZERO, ZERO)
+
+
 def settlements_of(
     account_id: int, *, today: date, state: str = "", before: UUID | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:

@@ -110,5 +110,7 @@ def estimated_fee(
     if price is None:
         return None
     items = brokers.fee_items(broker_id, instrument.asset_class, at.date())
-    charges = charge(items, side=side, quantity=quantity, price=price, currency=instrument.currency)
-    return decimals.total(c.amount for c in charges if c.currency == instrument.currency)
+    own, base = instrument.currency, instrument.base_currency
+    charges = charge(items, side=side, quantity=quantity, price=price, currency=own, base_currency=base)
+    units = decimals.total(c.amount for c in charges if base and c.currency == base)
+    return decimals.total(c.amount for c in charges if c.currency == own) + decimals.money(units * price)

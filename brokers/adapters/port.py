@@ -165,6 +165,7 @@ class Report:
     stop_price: Decimal | None = None
     executed_at: datetime | None = None
     fees: tuple[FeeItem, ...] | None = None
+    liquidity: str = ""  # maker or taker, where the broker tells
     reason: str = ""
     text: str = ""
 

@@ -314,8 +314,9 @@ class Floor:
         instrument = self.instruments[order.symbol]
         items = self.fees.get(instrument.asset_class, ())
         charges = charge(
-            items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done
-        )
+            items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done,
+            base_currency=order.symbol.partition("/")[0] if "/" in order.symbol else "",
+        )  # fmt: skip
         return tuple(Fee(c.kind, c.amount, c.currency) for c in charges)
 
     # -- what ends or undoes -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
-from brokers.domain.fees import charge
+from brokers.domain.fees import NOTHING, Done, charge, needs_month
 from brokers.domain.reference import InstrumentRef
 from oms.journal import operations as journal
 from oms.kernel import decimals
@@ -29,6 +29,7 @@ from orders.operations.releasing import decide_release
 from orders.operations.reporting import Fold, fees_in, position_entries, settle_child, total_fees
 from orders.states import CLOSED, OrdStatus
 from portfolio import operations as portfolio
+from portfolio import queries as books
 from portfolio.domain.fills import Fill
 from portfolio.models import Account, BrokerLink
 from risk import operations as risk
@@ -306,7 +307,13 @@ def _fee_items(
     if told is not None:
         return [{"kind": "manual", "amount": told, "currency": instrument.currency}] if Decimal(told) else []
     schedule = brokers.fee_items(broker_id, instrument.asset_class, executed_at.date())
-    charges = charge(schedule, side=order.side, quantity=order.quantity, price=price, currency=instrument.currency)
+    month = NOTHING
+    if needs_month(schedule):
+        month = Done(*books.month_so_far(order.account_id, broker_id, instrument.asset_class, executed_at))
+    charges = charge(
+        schedule, side=order.side, quantity=order.quantity, price=price, currency=instrument.currency,
+        base_currency=instrument.base_currency, month=month,
+    )  # fmt: skip
     return [{"kind": c.kind, "amount": decimals.text(c.amount), "currency": c.currency} for c in charges]
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,9 @@ from django.db import InterfaceError, OperationalError
 
 from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
-from brokers.domain.fees import Done, FeeCharge, charge
+from brokers.domain.fees import NOTHING, TAKER, Done, FeeCharge, charge, needs_month
 from brokers.domain.rates import Rates
+from brokers.domain.reference import InstrumentRef
 from oms.journal import operations as journal
 from oms.journal.domain import Entry, account_stream
 from oms.kernel import decimals, json
@@ -473,7 +474,7 @@ class Fold:
             items, fees = original.fee_items, original.fees
             other_fees = _others([], original, instrument.currency)
         else:
-            items = self._fees(child, quantity, price, executed_at.date(), report, original)
+            items = self._fees(child, quantity, price, executed_at, report, original)
             fees = total_fees(items, instrument.currency)
             other_fees = _others(items, original, instrument.currency)
         execution = rows.make(
@@ -524,7 +525,7 @@ class Fold:
         child: ChildOrder,
         quantity: Decimal,
         price: Decimal,
-        on: date,
+        executed_at: datetime,
         report: Report,
         original: Execution | None,
     ) -> list[dict[str, str]]:
@@ -534,15 +535,30 @@ class Fold:
         else:
             order = self.book.orders[child.order_id]
             instrument = brokers.instruments()[order.instrument_id]
-            items = brokers.fee_items(child.broker_id, instrument.asset_class, on)
+            items = brokers.fee_items(child.broker_id, instrument.asset_class, executed_at.date())
             undone = (original.quantity, original.quantity * original.price) if original else (ZERO, ZERO)
             done = Done(child.filled_quantity - undone[0], child.filled_amount - undone[1])
             told = charge(
-                items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done
-            )
+                items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done,
+                month=self._month(child, instrument, executed_at) if needs_month(items) else NOTHING,
+                liquidity=report.liquidity or TAKER, base_currency=instrument.base_currency,
+            )  # fmt: skip
         return [
             {"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told
         ]
+
+    def _month(self, child: ChildOrder, instrument: InstrumentRef, at: datetime) -> Done:
+        """Return what the account did at a broker in a month before an order: all that is booked, and all of this batch, but
+        for the order's own.
+        """
+        account_id = self.book.orders[child.order_id].account_id
+        quantity, value = positions.month_so_far(account_id, child.broker_id, instrument.asset_class, at)
+        for fill in self.fills:
+            peer = (fill.account_id, fill.broker_id, brokers.instruments()[fill.instrument_id].asset_class)
+            same = peer == (account_id, child.broker_id, instrument.asset_class)
+            if same and fill.kind == "trade" and (fill.executed_at.year, fill.executed_at.month) == (at.year, at.month):
+                quantity, value = quantity + abs(fill.quantity), value + abs(fill.quantity * fill.price)
+        return Done(max(ZERO, quantity - child.filled_quantity), max(ZERO, value - child.filled_amount))
 
     def _end(self, child: ChildOrder, report: Report) -> None:
         asked = self.book.asked_to_stop(child) or bool(self.book.orders[child.order_id].reason)
