@@ -51,8 +51,8 @@ class Standing:
         return kept or None
 
     def say(self, word: str, at: datetime) -> None:
-        """Take a word in, unless a later one stands."""
-        if self.word_at is None or at >= self.word_at:
+        """Take a word in, unless a later one stands; of two of one moment the same one stands, whichever came first."""
+        if self.word_at is None or (at, word) >= (self.word_at, self.word):
             self.word, self.word_at = word, at
 
     def trade(self, at: datetime) -> None:
