@@ -62,7 +62,9 @@ class Exposures:
 
     def __init__(self, holdings: Iterable[tuple[int, Holding]], value: Value) -> None:
         self._value = value
+        self._unit: dict[int, Decimal | None] = {}
         self._worth: dict[int, Worth | None] = {}
+        self._asked: tuple[int, Holding, Worth | None] = 0, Holding(), NOTHING
         self._total = NOTHING
         self._unvalued = 0
         for instrument_id, holding in holdings:
@@ -103,8 +105,20 @@ class Exposures:
         return gross
 
     def _worth_of(self, instrument_id: int, holding: Holding) -> Worth | None:
-        one = self._value(instrument_id, Decimal(1)) if holding != Holding() else ZERO
+        if self._asked[0] == instrument_id and self._asked[1] == holding:  # several limits ask about the same order
+            return self._asked[2]
+        worth = self._work_out(instrument_id, holding)
+        self._asked = instrument_id, holding, worth
+        return worth
+
+    def _work_out(self, instrument_id: int, holding: Holding) -> Worth | None:
+        largest = holding.largest()
+        if largest == 0:
+            return NOTHING
+        if instrument_id not in self._unit:
+            self._unit[instrument_id] = self._value(instrument_id, Decimal(1))
+        one = self._unit[instrument_id]
         if one is None:
-            return NOTHING if holding.largest() == 0 else None
+            return None
         up, down = holding.quantity + holding.buying, holding.selling - holding.quantity
-        return Worth(holding.largest() * one, up * one, down * one, holding.quantity * one)
+        return Worth(largest * one, up * one, down * one, holding.quantity * one)

@@ -15,6 +15,7 @@ An order that crosses zero is held as if all of it opened. Cash without a rate c
 ours, and stops the order if it is owed.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,15 +50,13 @@ class HaltRef:
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class OpenOrders:
-    """How many orders of one account, instrument, user and strategy may still be filled."""
+OpenKey = tuple[int, int, int | None, int | None]
+"""(account id, instrument id, user id, strategy id): how many orders of each may still be filled is counted."""
 
-    account_id: int
-    instrument_id: int
-    user_id: int | None
-    strategy_id: int | None
-    count: int
+
+def open_key(intent: Intent) -> OpenKey:
+    """Return what an order counts as."""
+    return intent.account_id, intent.instrument.id, intent.user_id, intent.strategy_id
 
 
 @dataclass(slots=True)
@@ -87,7 +86,7 @@ class Facts:
     results: dict[int, list[Result]] = field(default_factory=dict)
     peaks: dict[int, Decimal] = field(default_factory=dict)
     paces: dict[PaceKey, Pace] = field(default_factory=dict)
-    open_orders: list[OpenOrders] = field(default_factory=list)
+    open_orders: Counter[OpenKey] = field(default_factory=Counter)
     by_strategy: dict[tuple[int, int], dict[int, Holding]] = field(default_factory=dict)
 
 
@@ -192,8 +191,7 @@ class Gate:
         if paced:
             self._pace(intent, is_new=is_new)
         if is_new and "open_orders" in self.limits_for(intent).kinds:
-            one = OpenOrders(intent.account_id, intent.instrument.id, intent.user_id, intent.strategy_id, 1)
-            self.facts.open_orders.append(one)
+            self.facts.open_orders[open_key(intent)] += 1
 
     def _pace(self, intent: Intent, *, is_new: bool) -> None:
         """Put one more into every bucket that a limit keeps for the order."""
@@ -379,17 +377,10 @@ class Gate:
 
     def open_orders(self, intent: Intent, limit: LimitRef) -> int:
         """Count the account's orders that may still be filled: all, or those of the user, strategy or symbol limited."""
-        scope = limit.binds[0]
-
-        def counts(orders: OpenOrders) -> bool:
-            return (
-                orders.account_id == intent.account_id
-                and (scope != "user" or orders.user_id == intent.user_id)
-                and (scope != "strategy" or orders.strategy_id == intent.strategy_id)
-                and (scope != "symbol" or orders.instrument_id == intent.instrument.id)
-            )
-
-        return sum(orders.count for orders in self.facts.open_orders if counts(orders))
+        place = {"symbol": 1, "user": 2, "strategy": 3}.get(limit.binds[0], 0)
+        mine = open_key(intent)
+        counts = self.facts.open_orders.items()
+        return sum(n for key, n in counts if key[0] == mine[0] and key[place] == mine[place])
 
     def paced_level(self, intent: Intent, limit: LimitRef) -> Decimal:
         """Return what the bucket of a limit holds now, without this order; one of runs never runs out."""

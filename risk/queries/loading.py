@@ -1,6 +1,7 @@
 """Loading what a batch is judged by: seven statements for any number of orders, and one for each kind of limit set that
 asks for more."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from brokers.domain.reference import InstrumentRef
 from oms.kernel.decimals import ZERO
 from oms.runtime import sql
 from risk.domain.exposures import Holding
-from risk.domain.gate import Facts, HaltRef, OpenOrders, fingerprint
+from risk.domain.gate import Facts, HaltRef, fingerprint
 from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef, LimitSet
 from risk.domain.measures import PACED
@@ -65,7 +66,7 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
         results=results,
         peaks=dict(more.peaks),  # type: ignore[arg-type]
         paces=_paces(more.paces),
-        open_orders=[OpenOrders(*row) for row in more.open_orders],
+        open_orders=Counter({tuple(key): count for *key, count in more.open_orders}),  # type: ignore[misc]
         by_strategy=_by_strategy(more.by_strategy),
     )
 
