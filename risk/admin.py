@@ -29,6 +29,8 @@ from risk.models import (
     ProfitPeak,
     RestrictedInstrument,
     RiskCheck,
+    Trip,
+    Tripwire,
 )
 
 
@@ -176,6 +178,23 @@ class PaceAdmin(Judged):
                 row.account.code, row.scope_key, reason="enabled in the admin", actor=actor, at=at
             ),
         )
+
+
+@admin.register(Tripwire)
+class TripwireAdmin(Edited):
+    """When the desk halts by itself, where that is not as the house has it."""
+
+    editors = frozenset({"risk"})
+    list_display = ["kind", "threshold", "window", "mode", "enabled"]
+
+
+@admin.register(Trip)
+class TripAdmin(Judged):
+    """When it did."""
+
+    list_display = ["began_at", "kind", "scope_kind", "scope_key", "detail", "ended_at"]
+    list_filter = ["kind", ("ended_at", admin.EmptyFieldListFilter)]
+    ordering = ["-id"]
 
 
 @admin.register(ProfitPeak)

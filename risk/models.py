@@ -8,6 +8,7 @@ from brokers.models import Instrument
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from portfolio.models import Account, Strategy
+from risk.domain import tripwires
 
 
 class Group(models.Model):
@@ -237,6 +238,44 @@ class Halt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.mode} {self.scope_kind} {self.scope_key}"
+
+
+class Tripwire(models.Model):
+    """How a trigger of automatic halts is set, where it isn't as the house has it (`risk.domain.tripwires.DEFAULTS`)."""
+
+    kind = models.CharField(max_length=16, unique=True, choices=list(tripwires.KINDS.items()))
+    threshold = ExactField()
+    window = ExactField(default=0)  # seconds
+    mode = models.CharField(max_length=12, choices=Halt.Mode.choices)
+    enabled = models.BooleanField(default=True)
+    history = HistoricalRecords()
+
+    class Meta:
+        constraints = bounded("tripwire", not_negative=("threshold", "window"))
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class Trip(models.Model):
+    """A trigger that was crossed, from when until when; a halt was engaged at its beginning."""
+
+    kind = models.CharField(max_length=16)
+    scope_kind = models.CharField(max_length=12)
+    scope_key = models.CharField(max_length=64, blank=True)
+    detail = models.CharField(max_length=200)
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "scope_kind", "scope_key"], condition=models.Q(ended_at=None), name="trip_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.scope_kind} {self.scope_key}"
 
 
 class RestrictedInstrument(models.Model):

@@ -1,6 +1,7 @@
 """The desk: every operation takes a sequence and works set-based; one order is a batch of one."""
 
 from orders.operations.changing import cancel, cancel_matching, replace
+from orders.operations.guarding import guard
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.releasing import decide_release, lapse_held
@@ -16,6 +17,7 @@ __all__ = [
     "cancel",
     "cancel_matching",
     "decide_release",
+    "guard",
     "key_of",
     "lapse_held",
     "place",

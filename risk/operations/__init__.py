@@ -6,12 +6,14 @@ from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
 from risk.operations.restricting import restrict
+from risk.operations.tripping import clock_drift, losses, newly_crossed, note_trip, quotes_stale, wires
 
 __all__ = [
     "Decided",
     "ask",
     "asked_before",
     "check",
+    "clock_drift",
     "content_hash",
     "decide",
     "enable_strategy",
@@ -19,11 +21,16 @@ __all__ = [
     "freeze",
     "judge_again",
     "judge_released",
+    "losses",
+    "newly_crossed",
+    "note_trip",
     "propose_limit",
+    "quotes_stale",
     "recheck",
     "release_halt",
     "resize",
     "restrict",
     "settle",
+    "wires",
     "withdraw",
 ]

@@ -23,7 +23,7 @@ def exposure_out(accounts: Iterable[Account], *, at: datetime) -> list[dict[str,
     """Return one row per account and instrument held or worked, with the position limit's headroom, and one per
     account for its cash. Headroom is never below zero; `breach` tells that a limit was lowered under what is used."""
     rows = []
-    for account, gate, probe in _gates(accounts, at):
+    for account, gate, probe in gates(accounts, at):
         limit = min((x.value for x in gate.limits_for(probe).hard.get(Limit.Kind.POSITION, ())), default=None)
         for (_, instrument_id), held in sorted(h for h in gate.facts.holdings.items() if h[0][0] == account.id):
             rows.append(
@@ -94,7 +94,7 @@ def balances_out(account_id: int, balances: Sequence[dict[str, Any]]) -> list[di
     return rows
 
 
-def _gates(accounts: Iterable[Account], at: datetime) -> Iterable[tuple[Account, Gate, Intent]]:
+def gates(accounts: Iterable[Account], at: datetime) -> Iterable[tuple[Account, Gate, Intent]]:
     """Yield each account with the gate that would judge its orders, and an order of nobody to ask it with."""
     some = next(iter(brokers.instruments().values()), None)
     if some is None:

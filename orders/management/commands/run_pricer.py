@@ -1,7 +1,9 @@
-"""Follow the quotes: mark positions for the screens, and let go what the desk watches for brokers."""
+"""Follow the quotes: mark positions for the screens, let go what the desk watches for brokers, halt where losses say so."""
 
 import signal
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,13 +15,14 @@ from orders import operations as desk
 from portfolio.marking import mark
 
 INTERVAL_SECONDS = 0.25
+GUARD_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
     """Four times a second: orders whose price or time has come, then quotes that moved and the positions they move."""
 
-    help = "Trigger what the desk watches, and push live P&L. Safe to run twice."
+    help = "Trigger what the desk watches, engage automatic halts, push live P&L. Safe to run twice."
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until told to stop."""
@@ -27,20 +30,24 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         seen: dict[int, datetime] = {}
+        guarded = 0.0
         while not stop.wait(INTERVAL_SECONDS):
             try:
-                self._watch()
+                self._try("triggers_failed", desk.watch)
+                if time.monotonic() - guarded >= GUARD_SECONDS:
+                    guarded = time.monotonic()
+                    self._try("guard_failed", desk.guard)
                 seen = mark(seen)
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
                 connection.close()
 
     @staticmethod
-    def _watch() -> None:
-        """Trigger; what goes wrong there must not stop the marks, nor the next look."""
+    def _try(trouble: str, work: Callable[..., object]) -> None:
+        """Do one part; what goes wrong there must not stop the marks, nor the next look."""
         try:
-            desk.watch(at=datetime.now(UTC))
+            work(at=datetime.now(UTC))
         except (OperationalError, InterfaceError):
             raise
         except Exception:
-            log.exception("triggers_failed")
+            log.exception(trouble)
