@@ -249,10 +249,19 @@ def _counts(connection: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
     return {name: (inserted, updated) for name, inserted, updated in rows}
 
 
+def _key(connection: psycopg.Connection[Any], table: str) -> str:
+    """Return the column of a table's primary key; the last of several."""
+    [(name,)] = connection.execute(
+        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey) "
+        "WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY a.attnum DESC LIMIT 1",
+        [table],
+    ).fetchall()
+    return str(name)
+
+
 def _newest(connection: psycopg.Connection[Any], table: str) -> Any:
-    if not _columns(connection, table).get("id"):
-        return None
-    row = connection.execute(f"SELECT id FROM {table} ORDER BY id DESC LIMIT 1").fetchone()
+    key = _key(connection, table)
+    row = connection.execute(f"SELECT {key} FROM {table} ORDER BY {key} DESC LIMIT 1").fetchone()
     return row[0] if row else None
 
 
@@ -268,5 +277,6 @@ def _columns(connection: psycopg.Connection[Any], table: str) -> dict[str, str]:
 def _read(connection: psycopg.Connection[Any], table: str, mark: Any) -> Table:
     types = _columns(connection, table)
     listed = ", ".join(f'"{n}"' for n in types)
-    newer = f"SELECT {listed} FROM {table} WHERE %s::{types['id']} IS NULL OR id > %s ORDER BY id"
+    key = _key(connection, table)
+    newer = f"SELECT {listed} FROM {table} WHERE %s::{types[key]} IS NULL OR {key} > %s ORDER BY {key}"
     return Table(table, list(types), list(types.values()), connection.execute(newer, [mark, mark]).fetchall())
