@@ -25,6 +25,7 @@ from risk.models import (
     Halt,
     Hold,
     Limit,
+    Mandate,
     Pace,
     ProfitPeak,
     RestrictedInstrument,
@@ -157,6 +158,15 @@ class GroupMemberAdmin(_Grown):
     list_select_related = ["group"]
 
 
+@admin.register(Mandate)
+class MandateAdmin(Edited):
+    """Who may trade what."""
+
+    editors = frozenset({"risk"})
+    list_display = ["scope_kind", "scope_key", "dimension", "allowed", "reason"]
+    list_filter = ["scope_kind", "dimension"]
+
+
 @admin.register(Pace)
 class PaceAdmin(Judged):
     """How full the buckets of rate limits are, with enabling a throttled strategy as an action."""
@@ -237,10 +247,10 @@ class RiskCheckAdmin(Judged):
 
 @admin.register(RestrictedInstrument)
 class RestrictedInstrumentAdmin(Edited):
-    """The restricted list."""
+    """The restricted list and the watch list."""
 
     editors = frozenset({"risk"})
-    list_display = ["instrument", "since", "until", "reason"]
+    list_display = ["instrument", "since", "until", "watched", "reason"]
     list_select_related = ["instrument"]
 
     def save_model(self, request: HttpRequest, obj: RestrictedInstrument, form: Any, change: bool) -> None:

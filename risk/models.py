@@ -1,6 +1,7 @@
 """May this trade? Limits, what is held against them, verdicts, halts."""
 
 from django.conf import settings
+from django.core.validators import RegexValidator
 from django.db import models
 from simple_history.models import HistoricalRecords
 
@@ -279,16 +280,59 @@ class Trip(models.Model):
 
 
 class RestrictedInstrument(models.Model):
-    """An instrument nobody may trade from a time until another."""
+    """An instrument that nobody may trade from a time until another, or that is only watched: its orders are marked."""
 
     instrument = models.ForeignKey(Instrument, models.PROTECT)
     since = models.DateTimeField()
     until = models.DateTimeField(null=True, blank=True)
+    watched = models.BooleanField(default=False, db_default=False)
     reason = models.CharField(max_length=200)
     history = HistoricalRecords()
 
     def __str__(self) -> str:
         return f"{self.instrument_id} since {self.since}"
+
+
+class Mandate(models.Model):
+    """What a firm, account, user or strategy may trade: only these asset classes, currencies, countries or symbols.
+
+    Of several all must allow an order; without any, everything may be traded.
+    """
+
+    class Scope(models.TextChoices):
+        FIRM = "firm"
+        ACCOUNT = "account"
+        USER = "user"
+        STRATEGY = "strategy"
+
+    class Dimension(models.TextChoices):
+        ASSET_CLASS = "asset_class"
+        CURRENCY = "currency"
+        COUNTRY = "country"
+        SECTOR = "sector"
+        SYMBOL = "symbol"
+
+    scope_kind = models.CharField(max_length=12, choices=Scope.choices)
+    scope_key = models.CharField(max_length=64, blank=True)  # empty for the firm
+    dimension = models.CharField(max_length=12, choices=Dimension.choices)
+    allowed = models.TextField(
+        validators=[RegexValidator(r"^[^,\s][^,]*(,[^,\s][^,]*)*$", "Values with commas between them.")]
+    )
+    reason = models.CharField(max_length=200)
+    history = HistoricalRecords()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["scope_kind", "scope_key", "dimension"], name="mandate_unique"),
+            models.CheckConstraint(
+                condition=models.Q(scope_kind="firm", scope_key="")
+                | (~models.Q(scope_kind="firm") & ~models.Q(scope_key="")),
+                name="mandate_names_somebody",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope_kind} {self.scope_key}: {self.dimension} {self.allowed}"
 
 
 class Approval(models.Model):

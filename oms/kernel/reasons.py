@@ -37,6 +37,7 @@ class Reason(StrEnum):
     BUYING_POWER = "buying_power", "The account lacks the free cash for the worst case."
     DUPLICATE_SUSPECT = "duplicate_suspect", "The same order was sent a moment ago under another id."
     RESTRICTED = "restricted", "The instrument is on the restricted list."
+    NOT_PERMITTED = "not_permitted", "The account, trader or strategy may not trade this."
     HALTED = "halted", "Trading is halted for this scope."
     LIMIT_MISSING = "limit_missing", "A limit that must exist is not set, so nothing may trade."
     NO_ROUTE = "no_route", "No broker can take the order."

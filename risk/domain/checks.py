@@ -92,6 +92,42 @@ class NotRestricted(Check):
 
 
 @dataclass(frozen=True, slots=True)
+class Watched(Check):
+    """The watch list: the order passes, and its verdict says that somebody should look."""
+
+    name = "watched"
+    symbol: str
+    since: str
+
+    def judge(self) -> Reason | None:
+        """Let it pass."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted(Check):
+    """A mandate: what an account, trader or strategy may trade, by asset class, currency, country or symbol.
+
+    `allowed` has commas between its values.
+    """
+
+    name = "mandate"
+    dimension: str
+    value: str
+    allowed: str
+    scope: str
+
+    def judge(self) -> Reason | None:
+        """Deny what is not among them, and what has no such value."""
+        return None if self.value in self.allowed.split(",") else Reason.NOT_PERMITTED
+
+    def explain(self, reason: Reason) -> str:
+        """Name what is asked for and what would be allowed."""
+        asked, among = self.value or "none", self.allowed.replace(",", ", ")
+        return f"{self.scope} may not trade the {self.dimension.replace('_', ' ')} {asked}, only: {among}."
+
+
+@dataclass(frozen=True, slots=True)
 class InSession(Check):
     """Whether the instrument's exchange trades now; what may wait for the opening needs a price and a longer life."""
 

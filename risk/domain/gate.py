@@ -27,6 +27,7 @@ from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.kernel import decimals
 from oms.kernel.decimals import EXACT, ZERO
+from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
 from risk.domain import checks, measures
 from risk.domain.exposures import Exposures, Holding
@@ -59,12 +60,25 @@ def open_key(intent: Intent) -> OpenKey:
     return intent.account_id, intent.instrument.id, intent.user_id, intent.strategy_id
 
 
+@dataclass(frozen=True, slots=True)
+class MandateRef:
+    """What the orders of a scope may trade, by one dimension of the instrument."""
+
+    scope: Scope
+    dimension: str
+    allowed: str
+
+    def value_of(self, instrument: InstrumentRef) -> str:
+        """Return what an instrument is in this dimension."""
+        return str(getattr(instrument, self.dimension))
+
+
 @dataclass(slots=True)
 class Facts:
     """What a batch is judged by, as it stood when the accounts were locked.
 
     `shortable` holds (broker code, instrument id), with an empty code for any broker; `recent` the
-    fingerprints of orders approved inside their duplicate window. `sessions` tells whether exchange hours are kept,
+    fingerprints of orders approved inside their duplicate window; `watched` since when an instrument is looked at. `sessions` tells whether exchange hours are kept,
     `closed` which instruments' exchanges are closed. What stands after that is filled only where a limit asks for it:
     `results` and `peaks` (the highest profit seen) by account, `paces`, `open_orders` as counted, and `by_strategy` what
     a strategy holds and works in an account.
@@ -77,6 +91,8 @@ class Facts:
     limits: list[LimitRef] = field(default_factory=list)
     halts: list[HaltRef] = field(default_factory=list)
     restricted: set[int] = field(default_factory=set)
+    watched: dict[int, datetime] = field(default_factory=dict)
+    mandates: list[MandateRef] = field(default_factory=list)
     shortable: set[tuple[str, int]] = field(default_factory=set)
     holdings: dict[tuple[int, int], Holding] = field(default_factory=dict)
     cash: dict[int, dict[str, Decimal]] = field(default_factory=dict)
@@ -234,6 +250,10 @@ class Gate:
         yield checks.AccountOpen(intent.account_open)
         yield self._halts(intent, reduces)
         yield checks.NotRestricted(intent.instrument.symbol, intent.instrument.id in facts.restricted)
+        if intent.instrument.id in facts.watched:
+            yield checks.Watched(intent.instrument.symbol, rfc3339(facts.watched[intent.instrument.id]))
+        if facts.mandates:
+            yield from self._mandates(intent)
         if is_new and facts.sessions and intent.instrument.calendar and not intent.begins_later:
             is_open = intent.instrument.id not in facts.closed
             yield checks.InSession(intent.instrument.calendar, is_open, intent.order_type, intent.time_in_force)
@@ -257,6 +277,13 @@ class Gate:
         for kind, measure in measures.MEASURES.items():
             if kind in limits and measures.applies(kind, intent, reduces=reduces, is_new=is_new):
                 yield measure(self, intent, quantity, limits[kind])
+
+    def _mandates(self, intent: Intent) -> Iterator[checks.Check]:
+        scopes = scopes_of(intent)
+        for mandate in self.facts.mandates:
+            if (mandate.scope.kind, mandate.scope.key) in scopes:
+                value = mandate.value_of(intent.instrument)
+                yield checks.Permitted(mandate.dimension, value, mandate.allowed, str(mandate.scope))
 
     def _halts(self, intent: Intent, reduces: bool) -> checks.Check:
         scopes = scopes_of(intent)

@@ -30,5 +30,6 @@ def _shown(entry: RestrictedInstrument) -> dict[str, Any]:
         "symbol": entry.instrument.symbol,
         "since": rfc3339(entry.since),
         "until": rfc3339_or_none(entry.until),
+        "watched": entry.watched,
         "reason": entry.reason,
     }

@@ -16,7 +16,7 @@ from brokers.domain.reference import InstrumentRef
 from oms.kernel.decimals import ZERO
 from oms.runtime import sql
 from risk.domain.exposures import Holding
-from risk.domain.gate import Facts, HaltRef, fingerprint
+from risk.domain.gate import Facts, HaltRef, MandateRef, fingerprint
 from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef, LimitSet
 from risk.domain.measures import PACED
@@ -39,6 +39,7 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
     accounts = sorted({i.account_id for i in intents})
     asked_limits, asked_holdings, asked_cash = _ask_limits(intents, at), _ask_holdings(accounts), _ask_cash(accounts)
     asked_halts, asked_restricted = _ask_halts(), _ask_restricted({i.instrument.id for i in intents}, at)
+    asked_mandates = sql.run("SELECT scope_kind, scope_key, dimension, allowed FROM risk_mandate ORDER BY id")
     limits = [_limit(*row) for row in asked_limits]
     more = _ask_more({x.kind for x in limits}, accounts, at)
     holdings = {(account_id, instrument_id): Holding(*held) for account_id, instrument_id, *held in asked_holdings}
@@ -49,6 +50,7 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
     wanted = {i.instrument.id for i in intents} | {instrument_id for _, instrument_id in holdings}
     wanted |= {part.instrument_id for parts in results.values() for part in parts if part.quantity or part.day_quantity}
     quotes = brokers.quotes(wanted | _pairs(instruments, intents, limits, cash, wanted))
+    listed = list(asked_restricted)
     return Facts(
         at=at,
         instruments=instruments,
@@ -56,7 +58,9 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
         rates=Rates(quotes, instruments),
         limits=limits,
         halts=[HaltRef(mode, Scope(kind, key)) for mode, kind, key in asked_halts],
-        restricted={row[0] for row in asked_restricted},
+        restricted={pk for pk, watched, _ in listed if not watched},
+        watched={pk: since for pk, watched, since in listed if watched},
+        mandates=[MandateRef(Scope(kind, key), *rest) for kind, key, *rest in asked_mandates],
         shortable=_shortable({i.instrument.id for i in intents if i.side == "sell_short"}),
         holdings=holdings,
         cash=cash,
@@ -193,7 +197,7 @@ def _ask_halts() -> Answer:
 
 def _ask_restricted(instrument_ids: set[int], at: datetime) -> Answer:
     return sql.run(
-        "SELECT instrument_id FROM risk_restrictedinstrument "
+        "SELECT instrument_id, watched, since FROM risk_restrictedinstrument "
         "WHERE instrument_id = ANY(%s) AND since <= %s AND (until IS NULL OR until > %s)",
         [sorted(instrument_ids), at, at],
     )

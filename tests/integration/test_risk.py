@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from brokers import queries as brokers
 from brokers.models import Broker, Instrument, Listing, Quote
@@ -24,7 +24,18 @@ from risk.domain.intents import Intent, Verdict
 from risk.domain.replaying import replay
 from risk.domain.scopes import Scope
 from risk.invariants import PREDICATES
-from risk.models import Exposure, Group, GroupMember, Halt, Hold, Limit, ProfitPeak, RestrictedInstrument, RiskCheck
+from risk.models import (
+    Exposure,
+    Group,
+    GroupMember,
+    Halt,
+    Hold,
+    Limit,
+    Mandate,
+    ProfitPeak,
+    RestrictedInstrument,
+    RiskCheck,
+)
 from risk.queries import balances_out, exposure_out, halts
 
 THREADS = 32
@@ -232,6 +243,18 @@ class TestCheck:
         entry.save()
         assert floor.ask("buy 1 AAPL") == ""
 
+    def test_a_watched_instrument_is_marked_and_passes(self, floor: Floor) -> None:
+        aapl = brokers.instruments_by_symbol()["AAPL"].id
+        RestrictedInstrument.objects.create(instrument_id=aapl, since=floor.at, watched=True, reason="a rumour")
+        assert floor.ask("buy 1 AAPL") == ""
+        assert RiskCheck.objects.filter(checks__contains=[{"check": "watched"}]).count() == 1
+
+    def test_a_mandate_binds_whom_it_names(self, floor: Floor) -> None:
+        Mandate.objects.create(scope_kind="user", scope_key="alice", dimension="currency", allowed="EUR", reason="x")
+        assert [floor.ask("buy 1 AAPL"), floor.ask("buy 1 VOD")] == ["not_permitted", ""]
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Mandate.objects.create(scope_kind="firm", scope_key="x", dimension="symbol", allowed="EUR", reason="x")
+
     def test_a_repeat_inside_the_window_is_suspect_for_people_only(self, floor: Floor) -> None:
         floor.limit(Scope("firm"), "duplicate_window", "2")
         assert floor.ask("buy 5 AAPL limit 90") == ""
@@ -254,7 +277,7 @@ class TestCheck:
             floor.check(floor.intent("buy 1 AAPL"))
         with sql.recorded() as many:
             floor.check(*[floor.intent(f"buy {n} AAPL") for n in range(2, 102)])
-        assert len(many) == len(one) <= 11
+        assert len(many) == len(one) <= 12
 
 
 class TestLimitsThatBindWhereSet:

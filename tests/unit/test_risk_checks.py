@@ -13,7 +13,7 @@ from oms.kernel import json
 from oms.kernel.errors import Invalid
 from risk.domain.checks import OrderQuantity, PositionLimit, PriceCollar, QuoteUsable, ShortSale
 from risk.domain.exposures import Holding
-from risk.domain.gate import Facts, Gate, HaltRef
+from risk.domain.gate import Facts, Gate, HaltRef, MandateRef
 from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef
 from risk.domain.replaying import CHECKS, replay
@@ -109,7 +109,7 @@ class TestOneCheck:
         assert replay([stored])[:2] == (False, "quantity_limit")
 
     def test_every_check_has_a_name_of_its_own(self) -> None:
-        assert len(CHECKS) == len({kind.__name__ for kind in CHECKS.values()}) == 33
+        assert len(CHECKS) == len({kind.__name__ for kind in CHECKS.values()}) == 35
 
     def test_every_kind_of_limit_is_measured_or_judged_by_name(self) -> None:
         from risk.domain.limits import IN_CURRENCY, KINDS, SOFT
@@ -224,6 +224,38 @@ class TestGate:
     def test_a_refused_order_leaves_no_trace_for_the_next(self) -> None:
         desk = gate()
         assert [desk.judge(intent(f"buy {n} limit 100"))[0].reason for n in (60, 60, 40)] == ["", "buying_power", ""]
+
+
+class TestMandates:
+    @pytest.mark.parametrize(
+        ("scope", "dimension", "allowed", "reason"),
+        [
+            (Scope("firm"), "asset_class", "equity,fx", ""),
+            (Scope("account", "MAIN"), "asset_class", "fx", "not_permitted"),
+            (Scope("user", "alice"), "currency", "EUR,GBP", "not_permitted"),
+            (Scope("user", "bob"), "currency", "EUR,GBP", ""),
+            (Scope("strategy", "carry"), "symbol", "MSFT", "not_permitted"),
+            (Scope("account", "MAIN"), "country", "US", "not_permitted"),  # nobody said where AAPL is from
+            (Scope("account", "MAIN"), "symbol", "AAPL,MSFT", ""),
+            (Scope("account", "MAIN"), "symbol", "AAP", "not_permitted"),
+        ],
+    )
+    def test_only_what_is_allowed_passes(self, scope: Scope, dimension: str, allowed: str, reason: str) -> None:
+        desk = gate(mandates=[MandateRef(scope, dimension, allowed)])
+        verdict, _ = desk.judge(intent("buy 1", strategy_id=3, strategy_code="carry"))
+        assert verdict.reason == reason
+        assert replay(json.loads(json.dumps(verdict.checks)))[:2] == (verdict.approved, reason)
+        if reason:
+            assert str(scope) in verdict.detail
+
+    def test_of_several_all_must_allow_it(self) -> None:
+        one, other = MandateRef(Scope("firm"), "symbol", "AAPL"), MandateRef(Scope("user", "alice"), "symbol", "MSFT")
+        assert gate(mandates=[one, other]).judge(intent("buy 1"))[0].reason == "not_permitted"
+
+    def test_what_is_watched_passes_and_is_marked(self) -> None:
+        verdict, _ = gate(watched={STOCK.id: AT}).judge(intent("buy 1"))
+        assert verdict.approved
+        assert [c["numbers"]["symbol"] for c in verdict.checks if c["check"] == "watched"] == ["AAPL"]
 
 
 class TestLimitsThatBindWhereSet:
