@@ -378,6 +378,17 @@ class Submission(models.Model):
         return f"{self.kind} {self.client_order_id}"
 
 
+class SendBudget(models.Model):
+    """How many messages may go to a broker now, where it documents a rate: refilled by it, at most a second's worth."""
+
+    broker = models.OneToOneField(Broker, models.PROTECT, primary_key=True)
+    tokens = models.FloatField()
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.tokens:.1f} at {self.broker_id}"
+
+
 class Execution(models.Model):
     """An execution, or the bust or correction of one. Append-only."""
 

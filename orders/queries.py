@@ -86,6 +86,8 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "trail_amount": order.instruction("trail_amount"),
         "trail_percent": order.instruction("trail_percent"),
         "good_after": order.instruction("good_after"),
+        "display_quantity": order.instruction("display_quantity"),
+        "min_quantity": order.instruction("min_quantity"),
         "broker": names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
         "strategy": names.strategies[order.strategy_id] if order.strategy_id else None,
         "note": order.note,

@@ -42,6 +42,12 @@ class OrderIn(Strict):
     trail_amount = DecimalText(required=False, allow_null=True, help_text="Trailing orders: this or trail_percent.")
     trail_percent = DecimalText(required=False, allow_null=True, help_text="Below 100.")
     good_after = serializers.DateTimeField(required=False, allow_null=True, help_text="Nothing is sent before.")
+    display_quantity = DecimalText(
+        required=False, allow_null=True, help_text="What the market sees of it; brokers that can."
+    )
+    min_quantity = DecimalText(
+        required=False, allow_null=True, help_text="The least to trade at once; brokers that can."
+    )
     broker = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True, help_text="Directed: no routing."
     )
@@ -92,6 +98,8 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     trail_amount = DecimalText(allow_null=True)
     trail_percent = DecimalText(allow_null=True)
     good_after = serializers.DateTimeField(allow_null=True)
+    display_quantity = DecimalText(allow_null=True)
+    min_quantity = DecimalText(allow_null=True)
     broker = serializers.CharField(allow_null=True)
     strategy = serializers.CharField(allow_null=True)
     note = serializers.CharField(allow_blank=True)

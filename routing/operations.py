@@ -43,7 +43,7 @@ def plan(requests: Sequence[RouteRequest], *, at: datetime) -> list[Plan]:
     for request in requests:
         instrument = request.instrument
         if instrument.id not in venues:
-            venues[instrument.id] = [_venue(b, instrument, health) for b in brokers.brokers().values()]
+            venues[instrument.id] = [_venue(b, instrument, health, at) for b in brokers.brokers().values()]
         quote = quotes.get(instrument.id)
         candidates = [
             judge(request, v, quote, _fee_of(request, v.broker_id, quote, at), at=at) for v in venues[instrument.id]
@@ -75,9 +75,20 @@ def _fee_of(request: RouteRequest, broker_id: int, quote: QuoteRef | None, at: d
     return estimated_fee(broker_id, request.instrument, request.side, request.quantity, quote, request.limit_price, at)
 
 
-def _venue(broker: BrokerRef, instrument: InstrumentRef, health: dict[int, tuple[Any, ...]]) -> Venue:
+def _anything(order_type: str, time_in_force: str) -> bool:
+    """Tell that a broker without exceptions takes whatever types and times it takes together."""
+    return True
+
+
+def _venue(broker: BrokerRef, instrument: InstrumentRef, health: dict[int, tuple[Any, ...]], at: datetime) -> Venue:
     listing = brokers.listings().get((broker.id, instrument.id))
     abilities = capabilities_of(broker.adapter, broker.settings)
+    hours = brokers.hours(instrument.id)
+    is_open = hours is None or hours.is_open(at)
+
+    def takes(order_type: str, time_in_force: str) -> bool:
+        return abilities.takes(order_type, time_in_force, instrument.asset_class, is_open=is_open)
+
     connected, open_until, failures, ack_ms = health.get(broker.id, (False, None, 0, None))
     return Venue(
         broker_id=broker.id,
@@ -89,6 +100,8 @@ def _venue(broker: BrokerRef, instrument: InstrumentRef, health: dict[int, tuple
         lot_size=listing.lot_size if listing else decimals.ZERO,
         order_types=frozenset(abilities.order_types),
         times_in_force=frozenset(abilities.times_in_force),
+        takes=takes if abilities.exceptions else _anything,
+        instructions=frozenset(n for n in ("display_quantity", "min_quantity") if getattr(abilities, n)),
         connected=connected,
         open_until=open_until,
         failures=failures,

@@ -137,6 +137,7 @@ def _make_desk(users: Any) -> Desk:
     queries.forget_cache()
     forget_codes()
     scripted.BOOKS.clear()
+    adapters._abilities.clear()
     adapters.forget()  # the ids of brokers come again where a test restarts the sequences
     adapters.ADAPTERS["scripted"] = "tests.scripted"
     at = datetime.now(UTC)

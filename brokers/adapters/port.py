@@ -72,6 +72,7 @@ class NewOrder:
     stop_price: Decimal | None = None
     expire_at: datetime | None = None
     display_quantity: Decimal | None = None
+    min_quantity: Decimal | None = None
     trail_amount: Decimal | None = None
     trail_percent: Decimal | None = None
 
@@ -222,6 +223,11 @@ class Capabilities:
     order_types: frozenset[str] = frozenset({"market", "limit", "stop", "stop_limit"})
     times_in_force: frozenset[str] = frozenset({"day", "gtc", "ioc", "fok", "gtd"})
     asset_classes: frozenset[str] = frozenset({"equity", "fx", "crypto"})
+    exceptions: frozenset[tuple[str, str, str, str]] = frozenset()
+    """What it does not take together, of what it takes each: (order type, time in force, asset class, session open or
+    closed), a star for any."""
+    display_quantity: bool = False
+    min_quantity: bool = False
     dedupe: Dedupe = Dedupe.NONE
     dedupe_window_seconds: float | None = None
     query_by_client_id: bool = False
@@ -236,6 +242,14 @@ class Capabilities:
     acks_on_stream: bool = False
     orders_per_second: float | None = None
     short: bool = False
+
+    def takes(self, order_type: str, time_in_force: str, asset_class: str, *, is_open: bool = True) -> bool:
+        """Tell whether the broker takes an order of this kind by itself."""
+        asked = (order_type, time_in_force, asset_class, "open" if is_open else "closed")
+        each = (self.order_types, self.times_in_force, self.asset_classes)
+        if not all(word in known for word, known in zip(asked, each, strict=False)):
+            return False
+        return not any(all(e in ("*", a) for e, a in zip(x, asked, strict=True)) for x in self.exceptions)
 
 
 class BrokerError(Exception):

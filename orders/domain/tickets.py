@@ -25,7 +25,7 @@ AUCTION_TYPES = frozenset({"market", "limit"})
 IMMEDIATE = frozenset({"ioc", "fok"})
 PERCENT_BELOW = Decimal(100)
 YEARS = timedelta(days=730)
-NOT_YET = "display_quantity algo take_profit stop_loss group".split()  # noqa: SIM905
+NOT_YET = "algo take_profit stop_loss group".split()  # noqa: SIM905
 """Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
 
 _FIELDS = frozenset(
@@ -44,6 +44,8 @@ _FIELDS = frozenset(
         "trail_amount",
         "trail_percent",
         "good_after",
+        "display_quantity",
+        "min_quantity",
         "broker",
         "strategy",
         "note",
@@ -81,6 +83,8 @@ class Ticket:
     trail_amount: Decimal | None = None
     trail_percent: Decimal | None = None
     good_after: datetime | None = None
+    display_quantity: Decimal | None = None
+    min_quantity: Decimal | None = None
 
     def instructions(self) -> dict[str, str] | None:
         """Return what few orders ask for besides, as it is stored and hashed; None of nothing."""
@@ -88,6 +92,8 @@ class Ticket:
             "trail_amount": decimals.text_or_none(self.trail_amount),
             "trail_percent": decimals.text_or_none(self.trail_percent),
             "good_after": json.rfc3339_or_none(self.good_after),
+            "display_quantity": decimals.text_or_none(self.display_quantity),
+            "min_quantity": decimals.text_or_none(self.min_quantity),
         }
         return {name: value for name, value in told.items() if value is not None} or None
 
@@ -139,6 +145,8 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         trail_amount=trail_amount,
         trail_percent=trail_percent,
         good_after=reader.good_after(time_in_force, at=at),
+        display_quantity=reader.part("display_quantity", of_types=NEEDS_LIMIT, order_type=order_type),
+        min_quantity=reader.part("min_quantity", of_types=frozenset(ORDER_TYPES), order_type=order_type),
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -325,6 +333,28 @@ class _Reader:
         if given[0] == "trail_percent" and value is not None and value >= PERCENT_BELOW:
             self.fault("out_of_range", "The percent must be below 100.", "trail_percent")
         return (value, None) if given[0] == "trail_amount" else (None, value)
+
+    def part(self, name: str, *, of_types: frozenset[str], order_type: str) -> Decimal | None:
+        """Return a part of the quantity: what is shown of it, or the least to be done at once."""
+        value = self.optional_positive(name)
+        if value is None:
+            return None
+        if order_type not in of_types:
+            self.fault("not_allowed", f"An order of type {order_type} has none.", name)
+        elif self.raw.get("quantity") is None:
+            self.fault("not_allowed", "Send a quantity with it, not size_by.", name)
+        else:
+            whole = self._quiet("quantity")
+            if whole is not None and value > whole:
+                self.fault("out_of_range", "It can't be above the quantity.", name)
+        return value
+
+    def _quiet(self, name: str) -> Decimal | None:
+        """Return a decimal without blaming it once more."""
+        try:
+            return decimals.parse(self.raw[name], field=name)
+        except Invalid:
+            return None
 
     def check_time(self, order_type: str, time_in_force: str) -> None:
         if time_in_force in AUCTIONS and order_type not in AUCTION_TYPES:

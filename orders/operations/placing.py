@@ -44,6 +44,8 @@ from routing.domain.candidates import RouteRequest
 
 BATCH_MAX = 1_000
 KEY_LENGTH_MAX = 128
+PARTS = ("display_quantity", "min_quantity")
+"""What a broker must be able to do with a part of the quantity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,11 @@ def _grid_faults(ticket: Ticket, instrument: InstrumentRef) -> list[Invalid]:
     if not decimals.is_multiple(ticket.quantity, instrument.lot_size):
         lot = decimals.text(instrument.lot_size)
         faults.append(Invalid("off_lot", f"The quantity must be a multiple of {lot}.", field="quantity"))
+    for name in PARTS:
+        part = getattr(ticket, name)
+        if part is not None and not decimals.is_multiple(part, instrument.lot_size):
+            lot = decimals.text(instrument.lot_size)
+            faults.append(Invalid("off_lot", f"The quantity must be a multiple of {lot}.", field=name))
     for name in ("limit_price", "stop_price", "trail_amount"):
         price = getattr(ticket, name)
         if price is not None and not decimals.is_multiple(price, instrument.tick_size):
@@ -373,7 +380,7 @@ def _watched(drafts: list[_Draft], quotes: Mapping[int, QuoteRef], at: datetime)
     found = {}
     for draft in special:
         watch = watch_for(draft.request.ticket, draft.instrument, quotes.get(draft.instrument.id), at)
-        if watch is not None and (watch.starts_at or not _taken_by_a_broker(draft, links)):
+        if watch is not None and (watch.starts_at or not _taken_by_a_broker(draft, links, at)):
             found[draft.order_id] = watch
     return found
 
@@ -382,12 +389,15 @@ def _has_a_start(draft: _Draft) -> bool:
     return draft.request.ticket.good_after is not None or draft.request.ticket.time_in_force in AUCTIONS
 
 
-def _taken_by_a_broker(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) -> bool:
+def _taken_by_a_broker(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], at: datetime) -> bool:
     """Tell whether a broker that the order may go to takes its type and time by itself."""
     ticket, known = draft.request.ticket, brokers.brokers()
     ids = [draft.directed] if draft.directed else list(links[draft.account.id])
     abilities = [capabilities_of(known[i].adapter, known[i].settings) for i in ids if i in known]
-    return any(ticket.order_type in a.order_types and ticket.time_in_force in a.times_in_force for a in abilities)
+    hours = brokers.hours(draft.instrument.id)
+    is_open = hours is None or hours.is_open(at)
+    asset_class = draft.instrument.asset_class
+    return any(a.takes(ticket.order_type, ticket.time_in_force, asset_class, is_open=is_open) for a in abilities)
 
 
 def _trigger(order: Order, watch: Watch, at: datetime) -> Trigger:
@@ -512,6 +522,7 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], 
         time_in_force=ticket.time_in_force,
         limit_price=ticket.limit_price,
         brokers=tuple(links[draft.account.id]),
+        instructions=frozenset(n for n in PARTS if getattr(ticket, n) is not None),
         directed=draft.directed,
         halted=halted,
     )
@@ -593,6 +604,8 @@ def new_child(
         limit_price=order.limit_price,
         stop_price=stop_price,
         expire_at=order.expire_at,
+        display_quantity=_part(order, "display_quantity", quantity),
+        min_quantity=_part(order, "min_quantity", quantity),
         trail_amount=_trail(order, "trail_amount"),
         trail_percent=_trail(order, "trail_percent"),
     )
@@ -615,6 +628,12 @@ def new_child(
         ),
     )  # fmt: skip
     return child, submission
+
+
+def _part(order: Order, name: str, quantity: Decimal) -> Decimal | None:
+    """Return a part of the quantity that a broker is asked for, of no more than it gets."""
+    told = order.instruction(name)
+    return None if told is None else min(Decimal(told), quantity)
 
 
 def _trail(order: Order, name: str) -> Decimal | None:

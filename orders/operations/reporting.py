@@ -30,7 +30,7 @@ from orders.domain.standing import Standing
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.domain.triggers import WORKS_FOR
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
-from orders.operations.placing import new_child
+from orders.operations.placing import PARTS, new_child
 from orders.operations.recording import Book, external_account, lock_book, move, refold, submit_cancel, write
 from orders.queries import Names
 from orders.states import CLOSED, LASTING, OrdStatus, SubmissionState
@@ -816,6 +816,7 @@ def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
                 order_type=order.working_type,
                 time_in_force=WORKS_FOR.get(order.time_in_force, order.time_in_force),
                 limit_price=order.limit_price,
+                instructions=frozenset(n for n in PARTS if order.instruction(n) is not None),
                 brokers=tuple(links),
                 excluded=frozenset(c.broker_id for c in children),
                 halted=halted.for_order(reduces=_reduces(book, children)) if halted else frozenset(),

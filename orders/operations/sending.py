@@ -14,7 +14,7 @@ import structlog
 
 from brokers import operations as health
 from brokers import queries as brokers
-from brokers.adapters import adapter_for
+from brokers.adapters import adapter_for, capabilities_of
 from brokers.adapters.port import (
     Answer,
     BrokerError,
@@ -55,6 +55,8 @@ ATTEMPTS_MAX = 5
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 30.0
 NEGATIVES_NEEDED = 2
+CANCELS_SHARE = 0.2
+"""Of a broker's documented rate, what only cancels may use."""
 LOOK_BACK = timedelta(seconds=60)
 _TYPES: dict[str, type[Any]] = {"new": NewOrder, "cancel": CancelOrder, "replace": ReplaceOrder}
 _DECODE = {kind: msgspec.json.Decoder(shape, strict=False).decode for kind, shape in _TYPES.items()}
@@ -93,7 +95,7 @@ def _claim_statement(*, halts: bool) -> str:
       SELECT s.id FROM orders_submission s {JOINED if halts else ""} WHERE {due} AND s.kind <> 'cancel'
       AND NOT %(cancels_only)s AND s.judged_at > %(at)s - make_interval(secs => %(judged)s)
       {f"AND {HALT_PREDICATE}" if halts else ""}
-      ORDER BY s.due_at LIMIT %(limit)s - (SELECT count(*) FROM cancels) FOR UPDATE OF s SKIP LOCKED
+      ORDER BY s.due_at LIMIT greatest(%(others)s - (SELECT count(*) FROM cancels), 0) FOR UPDATE OF s SKIP LOCKED
     )
     UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fence + 1, attempts = s.attempts + 1,
       sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
@@ -148,8 +150,10 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
         sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
         # A statement of its own: its snapshot is younger than the lock, so it sees every halt that could come before us.
         [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
+        rate = capabilities_of(broker.adapter, broker.settings).orders_per_second
+        limit, others = _within_budget(broker, rate, limit, at) if rate else (limit, limit)
         wanted = {
-            "broker": broker.id, "limit": limit, "owner": owner, "lease": LEASE_SECONDS, "cancels_only": cancels_only,
+            "broker": broker.id, "limit": limit, "others": others, "owner": owner, "lease": LEASE_SECONDS, "cancels_only": cancels_only,
             "judged": JUDGED_SECONDS, "at": at,
         }  # fmt: skip
         found = sql.run(_CLAIM[halts], wanted, binary=True)
@@ -158,11 +162,31 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
             for pk, child, kind, client, fence, attempts, due, sent, correlation, message in found
         ]
         claimed.sort(key=lambda c: (c.kind != "cancel", c.due_at, c.id))
+        if rate and claimed:
+            sql.run("UPDATE orders_sendbudget SET tokens = tokens - %s WHERE broker_id = %s", [len(claimed), broker.id])
         if claimed:
             body = json.dumps({"data": {"owner": owner, "submissions": [[str(c.id), c.fence] for c in claimed]}})
             entry = Entry(broker_stream(broker.code), "submissions.sent", broker.code, body)
             journal.append([entry], actor=Actor.system("worker"), at=at)
     return claimed
+
+
+def _within_budget(broker: BrokerRef, rate: float, limit: int, at: datetime) -> tuple[int, int]:
+    """Return how many cancels, and how many messages in all, a broker's rate allows now; its budget is ours until the commit.
+
+    A part of the rate is kept for cancels: nothing else uses it up.
+    """
+    [tokens] = sql.run(
+        """
+        INSERT INTO orders_sendbudget AS b (broker_id, tokens, at) VALUES (%(broker)s, %(rate)s, %(at)s)
+        ON CONFLICT (broker_id) DO UPDATE SET at = greatest(b.at, EXCLUDED.at),
+          tokens = least(%(rate)s, b.tokens + greatest(extract(epoch FROM EXCLUDED.at - b.at)::float8, 0) * %(rate)s)
+        RETURNING tokens
+        """,
+        {"broker": broker.id, "rate": rate, "at": at},
+    ).fetchall()[0]
+    kept = max(1.0, rate * CANCELS_SHARE)
+    return min(limit, max(int(tokens), 0)), min(limit, max(int(tokens - kept), 0))
 
 
 def record(

@@ -21,7 +21,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.triggers import WORKS_AS, WORKS_FOR
 from orders.models import Order, Trigger
 from orders.operations.judging import WAIT_FOR_QUOTE, Asked, intents
-from orders.operations.placing import links_of, new_child
+from orders.operations.placing import PARTS, links_of, new_child
 from orders.operations.recording import Book, close_here, lock_book, refold, write
 from orders.states import OrdStatus
 from risk import operations as risk
@@ -156,6 +156,7 @@ def route(
             order_type=o.working_type,
             time_in_force=WORKS_FOR.get(o.time_in_force, o.time_in_force),
             limit_price=o.limit_price,
+            instructions=frozenset(n for n in PARTS if o.instruction(n) is not None),
             brokers=tuple(links[o.account_id]),
             directed=o.directed_broker_id,
             halted=halted.for_order(reduces=verdicts[o.id].reduces),

@@ -1,6 +1,6 @@
 """Which brokers could take an order, what each would cost, and why the others can't."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -31,6 +31,9 @@ class RouteRequest:
     brokers: tuple[int, ...]
     directed: int | None = None
     excluded: frozenset[int] = frozenset()
+    instructions: frozenset[str] = (
+        frozenset()
+    )  # what a broker must be able to do besides: display_quantity, min_quantity
     halted: frozenset[str] = frozenset()  # codes of brokers that nothing of this kind may be sent to now
 
 
@@ -47,6 +50,8 @@ class Venue:
     lot_size: Decimal
     order_types: frozenset[str]
     times_in_force: frozenset[str]
+    takes: Callable[[str, str], bool]  # order type and time in force, together, for this instrument now
+    instructions: frozenset[str]
     connected: bool
     open_until: datetime | None
     failures: int
@@ -106,6 +111,8 @@ def _reasons(request: RouteRequest, venue: Venue, at: datetime) -> list[str]:
         (venue.broker_id not in request.excluded, "already_refused"),
         (request.order_type in venue.order_types, "order_type"),
         (request.time_in_force in venue.times_in_force, "time_in_force"),
+        (venue.takes(request.order_type, request.time_in_force), "combination"),
+        (request.instructions <= venue.instructions, "instructions"),
         (request.side != "sell_short" or venue.shortable, "not_shortable"),
         (venue.open_until is None or venue.open_until <= at, "breaker_open"),
     ]
