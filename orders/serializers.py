@@ -282,6 +282,10 @@ class PreviewOut(_Base):  # type: ignore[type-arg]
     cash_after = serializers.DictField(allow_null=True)
     holds_after = serializers.DictField(allow_null=True)
     lots = serializers.ListField(child=serializers.DictField())
+    wash_sale = serializers.DictField(
+        allow_null=True,
+        help_text="The loss, with its currency, that a fill now would move to lots bought within 30 days; null for none.",
+    )
 
 
 class UpdatesOut(_Base):  # type: ignore[type-arg]

@@ -320,6 +320,32 @@ def _lots_against(account_id: int, instrument_id: int, signed: Decimal, *, enoug
     return found
 
 
+def loss_washed_by(
+    account_id: int,
+    instrument_id: int,
+    side: str,
+    quantity: Decimal,
+    price: Decimal,
+    *,
+    at: datetime,
+    chosen: tuple[UUID, ...] = (),
+) -> Decimal:
+    """Return the loss that would not count if a trade were done now: its own, or one of the 30 days before.
+
+    Zero where the account's rules take no wash sales; else all trades of the holding are matched again.
+    """
+    policies = policies_of([account_id]).get(account_id, Policies())
+    if not policies.at(at).wash_sales:
+        return ZERO
+    pair, trade_id = (account_id, instrument_id), uuid7()
+    matching = Matching((), policies)
+    matching.run(live_trades(trades_of([pair])[pair]))
+    before = sum((c.disallowed for c in matching.closures), ZERO)
+    signed = quantity if side == "buy" else -quantity
+    matching.run([LiveTrade(trade_id, trade_id, at, signed, price, chosen=chosen)])
+    return sum((c.disallowed for c in matching.closures), ZERO) - before
+
+
 def gains_of(
     account_id: int, instrument_id: int | None = None, *, start: datetime | None = None, end: datetime | None = None
 ) -> list[dict[str, Any]]:

@@ -55,6 +55,7 @@ def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
         "holds_after": {"amount": decimals.text(hold[0]), "currency": hold[1]} if hold and approved else None,
         **(_money(order, chosen["broker"], at) if chosen else {"fees": None, "cash_after": None}),
         "lots": _closed(order, at) if approved else [],
+        "wash_sale": _washed(order, at) if approved else None,
     }
 
 
@@ -65,11 +66,29 @@ def _closed(order: Order, at: datetime) -> list[dict[str, Any]]:
     )
 
 
+def _washed(order: Order, at: datetime) -> dict[str, str] | None:
+    """Return the loss that would not count if the order filled now, None where nothing is in its way or no price known."""
+    price = _expected_price(order)
+    if price is None:
+        return None
+    chosen = tuple(UUID(i) for i in order.lots or ())
+    loss = portfolio.loss_washed_by(
+        order.account_id, order.instrument_id, order.side, order.quantity, price, at=at, chosen=chosen
+    )
+    currency = brokers.instruments()[order.instrument_id].currency
+    return {"loss": decimals.text(loss), "currency": currency} if loss else None
+
+
+def _expected_price(order: Order) -> Decimal | None:
+    quote = brokers.quotes([order.instrument_id]).get(order.instrument_id)
+    return order.limit_price or order.stop_price or (quote.side_price(order.side) if quote else None)
+
+
 def _money(order: Order, broker: str, at: datetime) -> dict[str, Any]:
     """Return the fees expected at the chosen broker and the cash that would be left, in the instrument's currency."""
     instrument = brokers.instruments()[order.instrument_id]
     quote = brokers.quotes([instrument.id]).get(instrument.id)
-    price = order.limit_price or order.stop_price or (quote.side_price(order.side) if quote else None)
+    price = _expected_price(order)
     fees = estimated_fee(brokers.brokers_by_code()[broker].id, instrument, order.side, order.quantity, quote, price, at)
     if price is None or fees is None:
         return {"fees": None, "cash_after": None}

@@ -1,4 +1,4 @@
-"""Lots chosen on the ticket: judged when the order is placed, closed first when it fills."""
+"""Lots chosen on the ticket, judged when the order is placed and closed first when it fills; and wash sales foretold."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -98,3 +98,27 @@ def test_what_is_no_list_of_lots_is_refused(lots: Any) -> None:
     with pytest.raises(InvalidFields) as refused:
         ticket("sell 1 AAPL", lots=lots)
     assert [e.field for e in refused.value.errors] == ["lots"]
+
+
+def foretold(desk: Desk, text: str, **more: Any) -> Any:
+    return preview(Request(ticket(text, broker="NEAR", **more), desk.actor(desk.alice)), at=desk.later(1))["wash_sale"]
+
+
+def test_a_preview_foretells_the_loss_that_a_purchase_would_wash(desk: Desk) -> None:
+    LotPolicy.objects.create(account=desk.account, since="0001-01-01", method="fifo", wash_sales=True)
+    bought(desk, 105)
+    trade(desk, "sell 10 AAPL limit 95", 100, "sale")
+    desk.later(2)
+    assert foretold(desk, "buy 4 AAPL limit 101") == {"loss": "20", "currency": "USD"}
+    assert foretold(desk, "buy 40 AAPL limit 101") == {"loss": "50", "currency": "USD"}
+    assert foretold(desk, "buy 4 MSFT limit 201") is None
+
+
+def test_a_preview_foretells_the_loss_that_a_sale_would_not_take(desk: Desk) -> None:
+    LotPolicy.objects.create(account=desk.account, since="0001-01-01", method="fifo", wash_sales=True)
+    bought(desk, 105, 99)
+    desk.later(3)
+    assert foretold(desk, "sell 10 AAPL limit 100") == {"loss": "50", "currency": "USD"}
+    assert foretold(desk, "sell 10 AAPL limit 106") is None
+    LotPolicy.objects.all().delete()
+    assert foretold(desk, "sell 10 AAPL limit 100") is None
