@@ -44,6 +44,8 @@ from routing.domain.candidates import RouteRequest
 
 BATCH_MAX = 1_000
 KEY_LENGTH_MAX = 128
+KEY_RACES_MAX = 8
+"""How often a batch may lose to others that use one of its keys at the same moment."""
 PARTS = ("display_quantity", "min_quantity")
 """What a broker must be able to do with a part of the quantity."""
 
@@ -97,7 +99,7 @@ def place(tickets: Sequence[Ticket | Request], *, actor: Actor, at: datetime) ->
     is an order with status `denied`. Nobody waits for a broker.
     """
     requests = [t if isinstance(t, Request) else Request(t, actor) for t in tickets]
-    for _ in range(2):
+    for _ in range(KEY_RACES_MAX):
         try:
             return _place(requests, at=at)
         except IntegrityError as error:
@@ -216,7 +218,9 @@ def _claim_ids(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]
                 found_by_all=len({h[0] for h in hits}) == 1 and _agrees(draft, hits, names, known),
             )
         elif twins:
-            same = all(t.digest == draft.digest for t in twins)
+            # Id and key, where both are given, must name the same order: as they must of one that was placed before.
+            agree = len({id(t) for t in twins}) == 1 and all(n in first for n in _given(draft, names))
+            same = agree and twins[0].digest == draft.digest
             # The first of the two is decided below; its answer is filled in after that.
             answers[draft.index] = Placed(twins[0].order_id, "", False, None if same else _conflict())
         else:
@@ -278,8 +282,12 @@ def _without(refused: dict[UUID, DomainError], drafts: list[_Draft], answers: di
 
 def _agrees(draft: _Draft, hits: list[Any], names: list[Any], known: dict[Any, Any]) -> bool:
     """Tell whether id and key, where both were given, name the same order."""
-    given = [n for n in names if n[0] == "key" or draft.request.ticket.client_order_id]
-    return all(n in known for n in given)
+    return all(n in known for n in _given(draft, names))
+
+
+def _given(draft: _Draft, names: list[Any]) -> list[Any]:
+    """Return the names that the client gave the order: its key, and its id unless we made that."""
+    return [n for n in names if n[0] == "key" or draft.request.ticket.client_order_id]
 
 
 def _known_orders(drafts: list[_Draft]) -> dict[Any, tuple[UUID, bytes, int, int]]:

@@ -54,6 +54,20 @@ class TestPlace:
         assert other.problem.code == "idempotency_conflict"
         assert Order.objects.count() == 1
 
+    def test_twins_under_different_keys_are_as_strict_in_one_batch_as_in_two(self, desk: Desk) -> None:
+        from orders import operations
+        from orders.operations import Request
+        from tests.conftest import ticket
+
+        alice = desk.actor(desk.alice)
+        asked = [Request(ticket("buy 10 AAPL", client_order_id="one"), alice, key) for key in ("K1", "K2", "K1")]
+        first, other, again = operations.place(asked, actor=alice, at=desk.at)
+        assert (first.created, other.problem and other.problem.code) == (True, "idempotency_conflict")
+        assert (again.created, again.order_id, again.problem) == (False, first.order_id, None)
+        for request, answer in zip(asked, (first, other, again), strict=True):
+            [later] = operations.place([request], actor=alice, at=desk.at)
+            assert (later.problem and later.problem.code) == (answer.problem and answer.problem.code)
+
     def test_twins_in_one_batch_make_one_order(self, desk: Desk) -> None:
         first, second = desk.place("buy 10 AAPL", "buy 10 AAPL", client_order_id="once")
         assert (first.created, second.created) == (True, False)

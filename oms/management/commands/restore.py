@@ -17,6 +17,7 @@ from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.runtime.commands import actor_named, add_options, tell
 from oms.runtime.transactions import in_transaction
+from orders import cache
 
 
 class Command(BaseCommand):
@@ -42,6 +43,7 @@ class Command(BaseCommand):
         except (BackupFailed, OSError, psycopg.Error) as error:
             raise CommandError(str(error).strip(), returncode=2) from error
         if not options["dry_run"] and not options["drill"]:
+            cache.forget_all()
             _tell_journal(file, manifest["sha256"], actor=actor_named(options["user"]), at=datetime.now(UTC))
         told = {"file": str(file), "at": manifest["at"], "drill": options["drill"], "dry_run": options["dry_run"]}
         done = "could be restored" if options["drill"] else "is restored"
