@@ -24,6 +24,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
 from orders.domain.triggers import STOPS, WORKS_FOR
 from orders.models import ChildOrder, Order, Submission, Trigger
+from orders.operations.placing import waits_until
 from orders.operations.recording import (
     Book,
     close_here,
@@ -220,7 +221,9 @@ def _replace_waiting(book: Book, order: Order, terms: Terms, *, actor: Actor, at
         trigger.limit_offset = terms.limit_price - trigger.price
     if terms.stop_price is not None:
         trigger.price = terms.stop_price
-    trigger.save(update_fields=["limit_offset", "price"])
+    if terms.time_in_force:
+        trigger.valid_until = waits_until(order, trigger.starts_at, at)
+    trigger.save(update_fields=["limit_offset", "price", "valid_until"])
     refold(book, order.id, at=at)
     entries = write(book, kinds={order.id: "order.replaced"})
     risk.resize({order.id: order.leaves_quantity}, decided={order.id: risk.Decided(verdict.unit_amount, [])})

@@ -421,16 +421,16 @@ def _trigger(order: Order, watch: Watch, at: datetime) -> Trigger:
         watermark=watch.watermark,
         limit_offset=watch.limit_offset,
         starts_at=watch.starts_at,
-        valid_until=_waits_until(order, watch, at),
+        valid_until=waits_until(order, watch.starts_at, at),
         seen_at=at,
     )
 
 
-def _waits_until(order: Order, watch: Watch, at: datetime) -> datetime | None:
+def waits_until(order: Order, starts_at: datetime | None, at: datetime) -> datetime | None:
     """Return when an order that the desk watches expires unsent: a day's order with the day that it begins in."""
     if order.time_in_force in AUCTIONS:
         return None
-    begins = max(watch.starts_at or at, at)
+    begins = max(starts_at or at, at)
     return valid_until(
         "limit", order.time_in_force, order.expire_at, decided_at=begins,
         closes_at=brokers.session_end(order.instrument_id, begins),

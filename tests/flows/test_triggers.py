@@ -180,6 +180,12 @@ class TestGuards:
         assert ChildOrder.objects.get(order=order).quantity == 20
         desk.holds()
 
+    def test_a_day_s_order_made_lasting_outlives_the_day(self, desk: Desk) -> None:
+        answer = placed(desk, "buy", order_type="market_if_touched", stop_price="95.00")
+        assert Trigger.objects.get().valid_until is not None
+        replace(desk, answer, time_in_force="gtc")
+        assert Trigger.objects.get().valid_until is None
+
     def test_a_day_s_order_expires_with_its_day(self, desk: Desk) -> None:
         answer = placed(desk, "buy", order_type="market_if_touched", stop_price="95.00")
         desk.later(25 * 3600)
