@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orders.api import halts, manual, orders
+from orders.api import halts, liquidations, manual, orders
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -27,4 +27,6 @@ urlpatterns = [
     path("accounts/<str:code>/trades/<str:id>/reverse", manual.TradeReversal.as_view()),
     path("risk/approvals", manual.Approvals.as_view()),
     path("risk/halts", halts.Halts.as_view()),
+    path("risk/liquidations", liquidations.Liquidations.as_view()),
+    path("risk/liquidations/<str:id>", liquidations.LiquidationOne.as_view()),
 ]

@@ -25,6 +25,7 @@ from risk.models import (
     Halt,
     Hold,
     Limit,
+    Liquidation,
     Mandate,
     Pace,
     ProfitPeak,
@@ -188,6 +189,15 @@ class PaceAdmin(Judged):
                 row.account.code, row.scope_key, reason="enabled in the admin", actor=actor, at=at
             ),
         )
+
+
+@admin.register(Liquidation)
+class LiquidationAdmin(Judged):
+    """Liquidations with their steps and proofs."""
+
+    list_display = ["began_at", "scope_kind", "scope_key", "state", "reason", "made_by", "ended_at"]
+    list_filter = ["state"]
+    ordering = ["-id"]
 
 
 @admin.register(Tripwire)

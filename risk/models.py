@@ -241,6 +241,39 @@ class Halt(models.Model):
         return f"{self.mode} {self.scope_kind} {self.scope_key}"
 
 
+class Liquidation(models.Model):
+    """Bringing everything in a scope to zero, step by step; whoever finds it running may go on with it."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        FLAT = "flat"
+        INCOMPLETE = "incomplete"
+
+    id = models.UUIDField(primary_key=True)
+    scope_kind = models.CharField(max_length=12)  # all, account, symbol
+    scope_key = models.CharField(max_length=64, blank=True)
+    reason = models.CharField(max_length=200)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.RUNNING)
+    halt = models.ForeignKey(Halt, models.PROTECT, null=True, related_name="+")
+    maker = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    made_by = models.CharField(max_length=80)
+    opened = models.JSONField()  # the positions as they stood
+    steps = models.JSONField(default=list)  # at, step, detail
+    proof = models.JSONField(null=True)
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["scope_kind", "scope_key"], condition=models.Q(state="running"), name="liquidation_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope_kind} {self.scope_key}: {self.state}"
+
+
 class Tripwire(models.Model):
     """How a trigger of automatic halts is set, where it isn't as the house has it (`risk.domain.tripwires.DEFAULTS`)."""
 

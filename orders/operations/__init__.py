@@ -2,6 +2,7 @@
 
 from orders.operations.changing import cancel, cancel_matching, replace
 from orders.operations.guarding import guard
+from orders.operations.liquidating import advance_all
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.releasing import decide_release, lapse_held
@@ -12,6 +13,7 @@ from orders.operations.triggering import watch
 __all__ = [
     "Placed",
     "Request",
+    "advance_all",
     "apply",
     "apply_parked",
     "cancel",

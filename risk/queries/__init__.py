@@ -1,7 +1,7 @@
 """Reads of risk: what a batch is judged by, limits and approvals, halts, and what is held."""
 
 from risk.queries.approvals import DECIDED_BY, approval_out, approvals, approvals_of_status, find_approval
-from risk.queries.exposure import balances_out, exposure_out
+from risk.queries.exposure import balances_out, exposure_out, order_ceiling
 from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halted_brokers, halts
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
@@ -25,5 +25,6 @@ __all__ = [
     "limit_out",
     "limits",
     "load_facts",
+    "order_ceiling",
     "replay_verdicts",
 ]

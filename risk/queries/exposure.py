@@ -1,12 +1,14 @@
 """How much is used, held and left."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from brokers import queries as brokers
+from brokers.domain.reference import InstrumentRef
 from oms.kernel import decimals
 from oms.kernel.decimals import ZERO
 from oms.runtime import sql
@@ -111,3 +113,20 @@ def gates(accounts: Iterable[Account], at: datetime) -> Iterable[tuple[Account, 
             quantity=ZERO,
         )
         yield account, Gate(load_facts([probe], at=at)), probe
+
+
+def order_ceiling(account: Account, instrument: InstrumentRef, price: Decimal, *, at: datetime) -> Decimal:
+    """Return the most units that the limits on one order, hard and soft, leave of an instrument at a price.
+
+    What nobody limits is bounded by what the desk can count.
+    """
+    for _, gate, probe in gates([account], at):
+        limits = gate.limits_for(replace(probe, instrument=instrument))
+        most = [x.value for x in [*limits.hard.get("order_quantity", []), *limits.soft.get("order_quantity", [])]]
+        for limit in [*limits.hard.get("order_notional", []), *limits.soft.get("order_notional", [])]:
+            currency = limit.currency or account.base_currency
+            unit = gate.convert(price, instrument.currency, currency)
+            if unit:
+                most.append(limit.value / unit)
+        return min(most, default=decimals.BOUND)
+    return ZERO

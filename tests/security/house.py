@@ -62,6 +62,7 @@ def furnish(desk: Desk, users: Any) -> House:
 
     from oms.kernel.actor import Actor
     from orders.models import ChildOrder, Execution
+    from orders.operations.liquidating import begin
     from portfolio import operations as portfolio
     from portfolio.models import LedgerTransaction
     from risk import operations as risk
@@ -100,6 +101,7 @@ def furnish(desk: Desk, users: Any) -> House:
         "execution": str(Execution.objects.get(order_id=placed.order_id).id),
         "halt": str(halt.id),
         "limit": str(limit.id),
+        "liquidation": str(begin(Scope("symbol", "MSFT"), reason="x", actor=desk.actor(desk.rita), at=at).id),
         "broker": "NEAR",
     }
     return house
@@ -214,6 +216,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "risk/halts"): Row(
         frozenset({"risk"}), body={"scope": {"account": "MAIN"}, "mode": "halt", "reason": "x"}
     ),
+    ("GET", "risk/liquidations"): Row(OFFICERS),
+    ("POST", "risk/liquidations"): Row(frozenset({"risk"}), body={"scope": {"account": "MAIN"}, "reason": "x"}),
+    ("GET", "risk/liquidations/{id}"): Row(OFFICERS, "liquidation"),
     ("POST", "risk/halts/{id}/release"): Row(frozenset({"risk"}), "halt", {"reason": "x"}),
     ("GET", "accounts"): Row(),
     ("POST", "accounts"): Row(frozenset({"ops"}), body={"code": "NEW", "base_currency": "USD"}),

@@ -37,6 +37,7 @@ class Command(BaseCommand):
                 if time.monotonic() - guarded >= GUARD_SECONDS:
                     guarded = time.monotonic()
                     self._try("guard_failed", desk.guard)
+                    self._try("liquidation_failed", desk.advance_all)
                 seen = mark(seen)
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
