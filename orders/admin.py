@@ -18,7 +18,7 @@ from oms.runtime.facts import Facts, Part
 from oms.runtime.roles import actor_for, require_role
 from orders import operations
 from orders.domain.tickets import Terms
-from orders.models import ChildOrder, Execution, IdempotencyKey, Order, ParkedReport, Submission
+from orders.models import ChildOrder, Execution, IdempotencyKey, Order, ParkedReport, SendBudget, Submission, Trigger
 from orders.operations import manual
 from orders.states import OPEN
 from portfolio.queries import visible_accounts
@@ -245,3 +245,19 @@ class IdempotencyKeyAdmin(Facts):
 
     list_display = ["key", "user", "order"]
     search_fields = ["key"]
+
+
+@admin.register(Trigger)
+class TriggerAdmin(Facts):
+    """What orders that the desk watches wait for."""
+
+    list_display = ["order", "kind", "side", "price", "watermark", "starts_at", "valid_until", "fired_at"]
+    list_filter = ["kind", ("fired_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["order"]
+
+
+@admin.register(SendBudget)
+class SendBudgetAdmin(Facts):
+    """How much may be sent to each broker now."""
+
+    list_display = ["__str__"]

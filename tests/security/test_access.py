@@ -180,7 +180,7 @@ def test_g02_nothing_is_written_by_the_methods_of_generic_editing(house: House) 
 ALLOWED = {
     "orders": {
         "limit_price", "stop_price", "strategy", "broker", "note", "client_order_id", "expire_at", "time_in_force", "size_by",
-        "lots",
+        "lots", "trail_amount", "trail_percent", "good_after", "min_quantity", "display_quantity",
     },
     "executions/{id}/correct": {"quantity"},
     "accounts/{code}/trades": {"fees"},
