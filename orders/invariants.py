@@ -30,13 +30,15 @@ PREDICATES = {
                WHEN status = 'done_for_day' THEN true
                ELSE filled_quantity + leaves_quantity = quantity END)
           AND (status <> 'filled' OR filled_quantity >= quantity))""",
-    "I03 an order's fills are its children's, and they never ask for more than it, but for one that was lost and came back": """
+    "I03 an order's fills are its children's, and they never ask for more, but for one lost or refused that lived after all": """
         SELECT o.id FROM orders_order o JOIN (
           SELECT order_id, sum(filled_quantity) AS filled, sum(filled_quantity + leaves_quantity) AS asked,
             bool_or(overfilled) AS overfilled FROM orders_childorder GROUP BY order_id) c ON c.order_id = o.id
         WHERE o.filled_quantity <> c.filled OR (NOT o.overfilled AND NOT c.overfilled AND c.asked > o.quantity
           AND NOT EXISTS (SELECT 1 FROM orders_submission s JOIN orders_childorder k ON k.id = s.child_id
-            WHERE k.order_id = o.id AND s.detail LIKE 'resurrected%'))""",
+            WHERE k.order_id = o.id AND s.detail LIKE 'resurrected%')
+          AND NOT EXISTS (SELECT 1 FROM orders_childorder k
+            WHERE k.order_id = o.id AND k.ended_as = 'rejected' AND k.filled_quantity > 0))""",
     "I05 no execution twice": """
         SELECT min(id::text) FROM orders_execution GROUP BY broker_account_id, broker_execution_id HAVING count(*) > 1""",
     "I06 a bust or correction undoes one execution of the same order, once": """

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -217,8 +217,7 @@ def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datet
     return booked
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
+class _Owner(NamedTuple):
     """Whom a report is about: a broker order by one of its requests, and how the broker names its account."""
 
     child: UUID
@@ -264,6 +263,8 @@ def _mismatch(owner: _Owner, book: Book, report: Report) -> list[str]:
     """Return what a report tells otherwise than its order has it; what it leaves empty contradicts nothing."""
     order, child = book.orders[owner.order], book.children[owner.child]
     listing = brokers.listings().get((child.broker_id, order.instrument_id))
+    if listing and (report.symbol, report.side, report.account) == (listing.symbol, order.side, owner.account):
+        return []
     pairs = {
         "symbol": (report.symbol, listing.symbol if listing else report.symbol),
         "side": (report.side, order.side),
@@ -307,9 +308,9 @@ def fees_in(items: Iterable[Mapping[str, str]], currency: str) -> Decimal:
 
 def total_fees(items: Sequence[Mapping[str, str]], currency: str) -> Decimal | None:
     """Return the sum of fee items in one currency, others converted at the present mid; None where a rate is missing."""
-    others = {i["currency"] for i in items} - {currency}
-    if not others:
+    if not _has_foreign(items, currency):
         return fees_in(items, currency)
+    others = {i["currency"] for i in items} - {currency}
     rates = Rates(brokers.quotes(), brokers.instruments())
     parts = [rates.convert(fees_in(items, c), c, currency) for c in {currency, *others}]
     return None if any(p is None for p in parts) else decimals.money(decimals.total(p for p in parts if p is not None))
@@ -320,9 +321,15 @@ def _others(
 ) -> tuple[tuple[str, Decimal], ...]:
     """Return what fee items add in currencies other than the instrument's, over those of the version undone."""
     undone: Sequence[Mapping[str, str]] = original.fee_items if original else []
+    if not _has_foreign(items, currency) and not _has_foreign(undone, currency):
+        return ()
     foreign = sorted({i["currency"] for i in (*items, *undone)} - {currency})
     added = [(c, fees_in(items, c) - fees_in(undone, c)) for c in foreign]
     return tuple((c, amount) for c, amount in added if amount)
+
+
+def _has_foreign(items: Sequence[Mapping[str, str]], currency: str) -> bool:
+    return any(i["currency"] != currency for i in items)
 
 
 def _value(execution: Execution | None) -> Decimal:
@@ -437,9 +444,11 @@ class Fold:
         """Return an execution's fees in the instrument's currency; without a rate for the others only those in it."""
         if execution is None:
             return ZERO
-        instrument = brokers.instruments()[self.book.orders[execution.order_id].instrument_id]
         known: Decimal | None = execution.fees
-        return fees_in(execution.fee_items, instrument.currency) if known is None else known
+        if known is not None:
+            return known
+        instrument = brokers.instruments()[self.book.orders[execution.order_id].instrument_id]
+        return fees_in(execution.fee_items, instrument.currency)
 
     def _count(self, child: ChildOrder, execution: Execution, original: Execution | None) -> None:
         """Count an execution, or the difference that undoing one makes, for what is filled."""
