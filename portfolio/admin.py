@@ -15,6 +15,8 @@ from portfolio.models import (
     BrokerLink,
     BrokerPosition,
     CashBalance,
+    CorporateAction,
+    Entitlement,
     LedgerEntry,
     LedgerTransaction,
     Lot,
@@ -131,6 +133,34 @@ class LedgerEntryAdmin(Facts):
     list_display = ["transaction", "account", "code", "currency", "amount", "instrument", "broker", "quantity"]
     list_filter = ["account", "code", "currency"]
     list_select_related = ["transaction", "account", "instrument", "broker"]
+    ordering = ["-id"]
+
+
+class EntitlementInline(Part):
+    """What accounts got of it."""
+
+    model = Entitlement
+    fields = ["account", "quantity", "amount", "currency", "at"]
+
+
+@admin.register(CorporateAction)
+class CorporateActionAdmin(Facts):
+    """What issuers announced; applied and reversed by operations."""
+
+    list_display = ["instrument", "type", "cash", "currency", "ex_date", "pay_date", "state"]
+    list_filter = ["type", "state"]
+    list_select_related = ["instrument"]
+    inlines = [EntitlementInline]
+    ordering = ["-id"]
+
+
+@admin.register(Entitlement)
+class EntitlementAdmin(Facts):
+    """What accounts got of corporate actions, or gave back."""
+
+    list_display = ["action", "account", "quantity", "amount", "currency", "at"]
+    list_filter = ["account"]
+    list_select_related = ["action", "account"]
     ordering = ["-id"]
 
 

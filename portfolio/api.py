@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from brokers import api as reference
 from brokers import queries as market
 from brokers.adapters import ADAPTERS
+from oms.kernel.decimals import text
 from oms.kernel.errors import Invalid, NotFound
 from oms.runtime.rest import (
     PAGE_PARAMETERS,
@@ -31,7 +32,7 @@ from oms.runtime.rest import (
     whole,
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
-from portfolio import operations, queries, settlement
+from portfolio import corporate, operations, queries, settlement
 from portfolio.domain.matching import POOL, SAME_DAY, THIRTY_DAYS
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS
 from portfolio.domain.settling import MARKS, STATES
@@ -179,6 +180,49 @@ class SettlementIn(Strict):
     reason = serializers.CharField(max_length=150)
 
 
+class CorporateActionIn(Strict):
+    """What an issuer announced: `cash` per unit held when the ex date began. Other types are not carried out yet."""
+
+    type = serializers.ChoiceField(choices=[*corporate.TYPES, *corporate.NOT_YET])
+    symbol = serializers.CharField(max_length=32)
+    cash = DecimalText(positive=True, required=False, default=None)
+    currency = serializers.RegexField(r"^[A-Z]{3,12}$", required=False, default=None, allow_null=True)
+    ex_date = serializers.DateField()
+    record_date = serializers.DateField(required=False, default=None, allow_null=True)
+    pay_date = serializers.DateField(required=False, default=None, allow_null=True, help_text="The ex date if absent.")
+
+
+class NothingIn(Strict):
+    """No fields: the address says it all."""
+
+
+class CorporateActionOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A corporate action."""
+
+    id = serializers.UUIDField()
+    type = serializers.ChoiceField(choices=corporate.TYPES)
+    symbol = serializers.CharField()
+    cash = DecimalText()
+    currency = serializers.CharField()
+    ex_date = serializers.DateField()
+    record_date = serializers.DateField(allow_null=True)
+    pay_date = serializers.DateField()
+    state = serializers.ChoiceField(choices=["announced", "applied", "reversed"])
+    reason = serializers.CharField(allow_blank=True)
+    created_at = serializers.DateTimeField()
+    applied_at = serializers.DateTimeField(allow_null=True)
+
+
+class EntitlementOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What an account is entitled to; `posted` is what it has got so far, before this call."""
+
+    account = serializers.CharField()
+    quantity = DecimalText()
+    amount = DecimalText()
+    posted = DecimalText()
+    currency = serializers.CharField()
+
+
 class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
     """P&L in one currency."""
 
@@ -187,6 +231,7 @@ class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
     unrealized = DecimalText()
     day = DecimalText()
     fees = DecimalText()
+    dividends = DecimalText()
 
 
 class PnlOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -471,3 +516,76 @@ class Grants(Api):
         body = body_of(request, GrantIn)
         row = operations.grant(account=account.code, **body, actor=actor_of(request), at=self.now())
         return Response({"account": code, "user": body["user"], "expires_at": row.expires_at}, status=201)
+
+
+def _entitlements(due: list[corporate.Due]) -> dict[str, Any]:
+    return whole(
+        [
+            {
+                "account": d.account,
+                "quantity": text(d.quantity),
+                "amount": text(d.amount),
+                "posted": text(d.posted),
+                "currency": d.currency,
+            }
+            for d in due
+        ]
+    )
+
+
+class CorporateActions(Api):
+    """GET and POST corporate-actions."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(parameters=PAGE_SCHEMA, responses={200: listed(CorporateActionOut), **problems(400)})
+    def get(self, request: Request) -> Response:
+        """List corporate actions, the last announced first."""
+        refuse_unknown_parameters(request, PAGE_PARAMETERS)
+        page = page_of(request)
+        rows = queries.corporate_actions(before=page.before, limit=page.limit + 1)
+        return Response(page_out(request, page, [queries.corporate_action_out(a) for a in rows]))
+
+    @extend_schema(request=CorporateActionIn, responses={201: CorporateActionOut, **problems(400, 409)})
+    def post(self, request: Request) -> Response:
+        """Record what an issuer announced; nothing is booked before it is applied."""
+        body = body_of(request, CorporateActionIn)
+        action = corporate.announce(**body, actor=actor_of(request), at=self.now())
+        return Response(queries.corporate_action_out(action), status=201)
+
+
+class CorporateActionPreview(Api):
+    """POST corporate-actions/{id}/preview."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(request=NothingIn, responses={200: listed(EntitlementOut), **problems(400, 404)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
+        """Show what every account is entitled to, and change nothing."""
+        body_of(request, NothingIn)
+        return Response(_entitlements(corporate.preview(queries.corporate_action(parse_id(id)))))
+
+
+class CorporateActionApply(Api):
+    """POST corporate-actions/{id}/apply."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(request=NothingIn, responses={200: listed(EntitlementOut), **problems(400, 404, 409)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
+        """Pay what accounts are entitled to and have not got; a repeat pays nothing twice."""
+        body_of(request, NothingIn)
+        return Response(_entitlements(corporate.apply(parse_id(id), actor=actor_of(request), at=self.now())))
+
+
+class CorporateActionReversal(Api):
+    """POST corporate-actions/{id}/reverse."""
+
+    permission_classes = [acting("ops")]
+
+    @extend_schema(request=ReasonIn, responses={200: CorporateActionOut, **problems(400, 404, 409)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
+        """Take back all that was paid."""
+        reason, at = body_of(request, ReasonIn)["reason"], self.now()
+        action = corporate.reverse(parse_id(id), reason=reason, actor=actor_of(request), at=at)
+        return Response(queries.corporate_action_out(action))

@@ -53,6 +53,13 @@ PREDICATES = {
           JOIN brokers_instrument i ON i.id = e.instrument_id AND i.currency = e.currency
           WHERE e.code = 'cash' GROUP BY 1, 2, 3) l USING (account_id, instrument_id, currency)
         WHERE coalesce(s.cash, 0) <> coalesce(l.cash, 0)""",
+    "I31 an entitlement is what its ledger transaction paid, and none stays of what was reversed": """
+        SELECT n.id FROM portfolio_entitlement n WHERE n.amount <> (
+          SELECT coalesce(sum(e.amount), 0) FROM portfolio_ledgerentry e
+          WHERE e.transaction_id = n.transaction_id AND e.code = 'cash' AND e.currency = n.currency)
+        UNION ALL SELECT a.id FROM portfolio_corporateaction a WHERE a.state <> 'applied'
+          AND EXISTS (SELECT 1 FROM portfolio_entitlement n WHERE n.action_id = a.id
+                      GROUP BY n.account_id HAVING sum(n.amount) <> 0)""",
     "I13 amounts are finite": """
         SELECT id FROM portfolio_ledgerentry WHERE 'NaN' IN (amount, quantity)
         UNION ALL SELECT id FROM portfolio_trade WHERE 'NaN' IN (quantity, price, fees)""",

@@ -167,6 +167,7 @@ class LedgerEntry(models.Model):
         FEES = "fees"
         CAPITAL = "capital"
         TRANSFER = "transfer"
+        DIVIDENDS = "dividends"
 
     id = models.UUIDField(primary_key=True)
     transaction = models.ForeignKey(LedgerTransaction, models.PROTECT, related_name="entries")
@@ -184,6 +185,67 @@ class LedgerEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.code} {text(self.amount)} {self.currency}"
+
+
+class CorporateAction(models.Model):
+    """What an issuer announced for an instrument: per unit held when the ex date began."""
+
+    class Type(models.TextChoices):
+        CASH_DIVIDEND = "cash_dividend"
+
+    class State(models.TextChoices):
+        ANNOUNCED = "announced"
+        APPLIED = "applied"
+        REVERSED = "reversed"
+
+    id = models.UUIDField(primary_key=True)
+    type = models.CharField(max_length=20, choices=Type.choices)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    cash = ExactField()  # per unit
+    currency = models.CharField(max_length=12)
+    ex_date = models.DateField()
+    record_date = models.DateField(null=True)
+    pay_date = models.DateField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.ANNOUNCED)
+    reason = models.CharField(max_length=150, blank=True)  # why it was reversed
+    created_by = models.CharField(max_length=160)
+    created_at = models.DateTimeField()
+    applied_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["instrument", "type", "ex_date"],
+                condition=~models.Q(state="reversed"),
+                name="corporate_action_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(pay_date__gte=models.F("ex_date")), name="corporate_action_paid_after_ex"
+            ),
+            *bounded("corporate_action", positive=("cash",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} of {self.instrument_id}, ex {self.ex_date}"
+
+
+class Entitlement(models.Model):
+    """What an account got of a corporate action, or gave back: an append-only fact with its ledger transaction."""
+
+    id = models.UUIDField(primary_key=True)
+    action = models.ForeignKey(CorporateAction, models.PROTECT, related_name="entitlements")
+    account = models.ForeignKey(Account, models.PROTECT)
+    quantity = ExactField()  # held when the ex date began, as known then
+    amount = ExactField()
+    currency = models.CharField(max_length=12)
+    transaction = models.OneToOneField(LedgerTransaction, models.PROTECT)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = bounded("entitlement", any_sign=("quantity", "amount"))
+
+    def __str__(self) -> str:
+        return f"{text(self.amount)} {self.currency}"
 
 
 class Settlement(models.Model):

@@ -12,6 +12,7 @@ from django.db.models import Q, QuerySet
 from brokers import queries as market
 from brokers.domain.reference import QuoteRef
 from oms.kernel.decimals import EXACT, ZERO, money, text, text_or_none
+from oms.kernel.errors import NotFound
 from oms.kernel.ids import uuid7
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.runtime import sql
@@ -21,12 +22,12 @@ from portfolio.domain.policies import PLAIN, POOLED, Policies, Policy
 from portfolio.domain.settling import OPEN
 from portfolio.domain.versions import live_trades
 from portfolio.loading import policies_of, trades_of
-from portfolio.models import Account, LedgerEntry, Lot, LotPolicy, Settlement
+from portfolio.models import Account, CorporateAction, LedgerEntry, Lot, LotPolicy, Settlement
 
 STALE_AFTER = timedelta(seconds=60)
 READS_ALL = ("risk", "ops", "auditor", "admin")
 PLACES = Decimal("0.00000001")
-PNL = ("realized", "unrealized", "day", "fees")
+PNL = ("realized", "unrealized", "day", "fees", "dividends")
 
 
 def visible_accounts(user: Any, *, at: datetime | None = None) -> QuerySet[Account]:
@@ -425,6 +426,8 @@ def pnl_of(account_id: int, *, start: datetime | None = None, end: datetime | No
     totals: dict[str, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(PNL, ZERO))
     for currency, realized, fees in _booked_pnl(account_id, start, end):
         totals[currency] |= {"realized": realized, "fees": fees}
+    for currency, dividends in _dividends(account_id, start, end):
+        totals[currency]["dividends"] = dividends
     unpriced = 0
     for row in positions_of(account_id):
         if row["unrealized_pnl"] is None:
@@ -435,6 +438,46 @@ def pnl_of(account_id: int, *, start: datetime | None = None, end: datetime | No
     return {
         "currencies": [{"currency": c, **{k: text(v) for k, v in b.items()}} for c, b in sorted(totals.items())],
         "unpriced_positions": unpriced,
+    }
+
+
+def _dividends(account_id: int, start: datetime | None, end: datetime | None) -> list[tuple[str, Decimal]]:
+    return sql.run(
+        "SELECT currency, sum(amount) FROM portfolio_entitlement WHERE account_id = %s "
+        "AND at >= coalesce(%s::timestamptz, '-infinity') AND at < coalesce(%s::timestamptz, 'infinity') GROUP BY currency",
+        [account_id, start, end],
+    ).fetchall()
+
+
+def corporate_actions(*, before: UUID | None = None, limit: int = 100) -> list[CorporateAction]:
+    """Return corporate actions, the last announced first, older than `before`."""
+    rows = CorporateAction.objects.select_related("instrument").order_by("-id")
+    return list((rows.filter(id__lt=before) if before else rows)[:limit])
+
+
+def corporate_action(action_id: UUID) -> CorporateAction:
+    """Return one, or raise `NotFound`."""
+    found = CorporateAction.objects.select_related("instrument").filter(pk=action_id).first()
+    if found is None:
+        raise NotFound("not_found", "There is no such corporate action.")
+    return found
+
+
+def corporate_action_out(action: CorporateAction) -> dict[str, Any]:
+    """Return a corporate action in its REST shape."""
+    return {
+        "id": str(action.pk),
+        "type": action.type,
+        "symbol": action.instrument.symbol,
+        "cash": text(action.cash),
+        "currency": action.currency,
+        "ex_date": action.ex_date.isoformat(),
+        "record_date": action.record_date.isoformat() if action.record_date else None,
+        "pay_date": action.pay_date.isoformat(),
+        "state": action.state,
+        "reason": action.reason,
+        "created_at": rfc3339(action.created_at),
+        "applied_at": rfc3339_or_none(action.applied_at),
     }
 
 

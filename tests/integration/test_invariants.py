@@ -48,6 +48,11 @@ CORRUPTIONS = {
     "I30": "UPDATE orders_trigger SET fired_at = now()",
     "I27 ": "UPDATE portfolio_settlement SET state = 'canceled'",
     "I27a": "UPDATE portfolio_settlement SET amount = amount + 1 WHERE state = 'pending'",
+    "I31": "INSERT INTO portfolio_corporateaction (id, type, instrument_id, cash, currency, ex_date, pay_date, state, reason, "
+    "created_by, created_at) SELECT gen_random_uuid(), 'cash_dividend', min(id), 1, 'USD', '2026-01-01', '2026-01-01', "
+    "'reversed', '', 'x', now() FROM brokers_instrument; INSERT INTO portfolio_entitlement (id, action_id, account_id, quantity, "
+    "amount, currency, transaction_id, at) SELECT gen_random_uuid(), a.id, x.account_id, 1, 1, 'USD', x.id, now() "
+    "FROM portfolio_corporateaction a, portfolio_ledgertransaction x LIMIT 1",
     "I28": "UPDATE risk_riskcheck SET approved = false",
     "I32": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; UPDATE orders_order SET status = 'held'",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",

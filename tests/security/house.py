@@ -63,6 +63,7 @@ def furnish(desk: Desk, users: Any) -> House:
     from oms.kernel.actor import Actor
     from orders.models import ChildOrder, Execution
     from orders.operations.liquidating import begin
+    from portfolio import corporate
     from portfolio import operations as portfolio
     from portfolio.models import LedgerTransaction
     from risk import operations as risk
@@ -93,7 +94,12 @@ def furnish(desk: Desk, users: Any) -> House:
         actor=desk.actor(desk.rita),
         at=datetime.now(UTC),
     )
+    dividend = corporate.announce(
+        **DIVIDEND | {"cash": Decimal("0.5"), "currency": None, "symbol": "MSFT", "ex_date": at.date()}, actor=desk.actor(desk.oona),
+        at=at,
+    )  # fmt: skip
     house.things = {
+        "corporate_action": str(dividend.pk),
         "order": str(placed.order_id),
         "child": str(child.id),
         "account": "MAIN",
@@ -149,6 +155,7 @@ DECIDE = {"decision": "approve", "reason": "x"}
 SIGNAL = {
     "strategy": "calm", "symbol": "AAPL", "side": "buy", "size_by": {"notional": "1000"}, "account": "MAIN", "key": "matrix",
 }  # fmt: skip
+DIVIDEND = {"type": "cash_dividend", "symbol": "AAPL", "cash": "0.5", "ex_date": "2026-01-05"}
 TRADE = {
     "broker": "NEAR", "symbol": "AAPL", "side": "buy", "quantity": "1", "price": "100", "executed_at": "2026-01-01T00:00:00Z",
     "key": "matrix",
@@ -243,6 +250,11 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "accounts/{code}/transfers/{id}/reverse"): Row(frozenset({"ops"}), "account", {"reason": "x"}),
     ("POST", "accounts/{code}/grants"): Row(frozenset({"admin"}), "account", {"user": "otto"}),
+    ("GET", "corporate-actions"): Row(),
+    ("POST", "corporate-actions"): Row(frozenset({"ops"}), body=DIVIDEND),
+    ("POST", "corporate-actions/{id}/preview"): Row(frozenset({"ops"}), "corporate_action", {}),
+    ("POST", "corporate-actions/{id}/apply"): Row(frozenset({"ops"}), "corporate_action", {}),
+    ("POST", "corporate-actions/{id}/reverse"): Row(frozenset({"ops"}), "corporate_action", {"reason": "x"}),
     ("GET", "instruments"): Row(),
     ("GET", "quotes"): Row(),
     ("POST", "quotes"): Row(
@@ -259,7 +271,7 @@ ROWS: dict[tuple[str, str], Row] = {
 }
 """Every route of the API. A new one without a row here fails `test_g01_every_route_has_a_row`."""
 
-OPEN_TO_ALL = {"instruments", "quotes", "brokers", "brokers/{code}", "routing/scores"}
+OPEN_TO_ALL = {"corporate-actions", "instruments", "quotes", "brokers", "brokers/{code}", "routing/scores"}
 """What everyone signed in may read: it belongs to no account."""
 
 

@@ -194,6 +194,7 @@ ALLOWED = {
     "accounts/{code}/lot-policies": {"commissions", "wash_sales"},
     "accounts/{code}/transfers": {"to"},
     "accounts/{code}/settlements/{id}": {"quantity"},
+    "corporate-actions": {"currency", "record_date", "pay_date"},
     "accounts/{code}/grants": {"expires_at"},
     "brokers": {"name"},
     "quotes": {"bid_size", "ask_size", "last"},
