@@ -215,6 +215,7 @@ def _write_positions(postings: Sequence[_Posting]) -> None:
     """Add to positions. Only the latest day's trades count for the day; an older day's change nothing of it."""
     sums: dict[Pair, list[Decimal]] = defaultdict(lambda: [ZERO] * 6)
     days = {(p.fill.account_id, p.fill.instrument_id): p.row.executed_at.date() for p in sorted(postings, key=_time)}
+    chosen = {(p.fill.account_id, p.fill.instrument_id) for p in postings if p.fill.chosen}
     for p in postings:
         pair = (p.fill.account_id, p.fill.instrument_id)
         today = p.row.executed_at.date() == days[pair]
@@ -224,13 +225,13 @@ def _write_positions(postings: Sequence[_Posting]) -> None:
     sql.run(
         """
         INSERT INTO portfolio_position AS p
-          (account_id, instrument_id, day, quantity, cost, realized, fees, day_quantity, day_amount)
-        SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::date[], %s::numeric[], %s::numeric[], %s::numeric[],
-                             %s::numeric[], %s::numeric[], %s::numeric[])
+          (account_id, instrument_id, day, lots_chosen, quantity, cost, realized, fees, day_quantity, day_amount)
+        SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::date[], %s::boolean[], %s::numeric[], %s::numeric[],
+                             %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[])
         ON CONFLICT (account_id, instrument_id) DO UPDATE SET
           quantity = p.quantity + EXCLUDED.quantity, cost = p.cost + EXCLUDED.cost,
           realized = p.realized + EXCLUDED.realized, fees = p.fees + EXCLUDED.fees,
-          day = greatest(p.day, EXCLUDED.day),
+          day = greatest(p.day, EXCLUDED.day), lots_chosen = p.lots_chosen OR EXCLUDED.lots_chosen,
           day_quantity = CASE WHEN EXCLUDED.day > p.day OR p.day IS NULL THEN EXCLUDED.day_quantity
             WHEN EXCLUDED.day = p.day THEN p.day_quantity + EXCLUDED.day_quantity ELSE p.day_quantity END,
           day_amount = CASE WHEN EXCLUDED.day > p.day OR p.day IS NULL THEN EXCLUDED.day_amount
@@ -240,6 +241,7 @@ def _write_positions(postings: Sequence[_Posting]) -> None:
             [a for a, _ in pairs],
             [i for _, i in pairs],
             [days[p] for p in pairs],
+            [p in chosen for p in pairs],
             *map(list, zip(*(sums[p] for p in pairs), strict=True)),
         ],
     )

@@ -162,10 +162,10 @@ def _newest_trades(keys: Sequence[tuple[int, int]], limit: int) -> list[tuple[An
     return sql.run(
         f"""
         SELECT u.a, u.i, p.quantity, p.cost,
-          EXISTS (SELECT 1 FROM portfolio_lotpolicy WHERE account_id = u.a) OR EXISTS (SELECT 1 FROM portfolio_trade
-            WHERE account_id = u.a AND instrument_id = u.i AND chosen IS NOT NULL), {_ROW}
+          p.lots_chosen OR ruled.found, {_ROW}
         FROM unnest(%s::bigint[], %s::bigint[]) u(a, i)
-        LEFT JOIN LATERAL (SELECT quantity, cost FROM portfolio_position WHERE account_id = u.a AND instrument_id = u.i) p ON true
+        LEFT JOIN LATERAL (SELECT quantity, cost, lots_chosen FROM portfolio_position WHERE account_id = u.a AND instrument_id = u.i) p ON true
+        LEFT JOIN LATERAL (SELECT true AS found FROM portfolio_lotpolicy WHERE account_id = u.a LIMIT 1) ruled ON true
         LEFT JOIN LATERAL (SELECT * FROM portfolio_trade WHERE account_id = u.a AND instrument_id = u.i
                            ORDER BY executed_at DESC LIMIT %s) t ON true
         """,

@@ -130,9 +130,6 @@ class Trade(models.Model):
         ]
         indexes = [
             models.Index(fields=["account", "instrument", "executed_at"], name="trade_book"),
-            models.Index(
-                fields=["account", "instrument"], name="trade_chosen", condition=models.Q(chosen__isnull=False)
-            ),
         ]
 
     def __str__(self) -> str:
@@ -336,6 +333,7 @@ class Position(models.Model):
     day = models.DateField(null=True)  # the UTC day that the next two belong to
     day_quantity = ExactField(default=0)  # signed quantity traded that day
     day_amount = ExactField(default=0)  # signed quantity times price of it
+    lots_chosen = models.BooleanField(default=False, db_default=False)  # an order has named the lots that it closes
 
     class Meta:
         constraints = [
