@@ -17,7 +17,7 @@ class OmsConfig(AppConfig):
         all that the libraries loaded, took a sixth of the order path's time.
         """
         import oms.celery  # noqa: PLC0415
-        import oms.runtime.signin  # noqa: PLC0415
+        import oms.runtime.sessions  # noqa: PLC0415
         import oms.safety  # noqa: F401, PLC0415
 
         gc.freeze()
