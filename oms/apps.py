@@ -14,7 +14,7 @@ class OmsConfig(AppConfig):
         """Import for their effects: the current Celery app, and what production refuses to start with.
 
         A batch of orders makes some ten thousand objects and no cycle: looking for cycles after every 700 of them, over
-        all that the libraries loaded, took a sixth of the order path's time.
+        all that the libraries loaded, took a seventh of the order path's time.
         """
         import oms.celery  # noqa: PLC0415
         import oms.runtime.sessions  # noqa: PLC0415
