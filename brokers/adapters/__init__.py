@@ -6,6 +6,8 @@ from os import environ
 from threading import local
 from typing import Any
 
+import structlog
+
 from brokers.adapters.port import BrokerAdapter, Capabilities
 
 ADAPTERS = {"simulated": "brokers.adapters.simulated"}
@@ -52,12 +54,18 @@ def forget() -> None:
     kept.clear()
 
 
+NOTHING = Capabilities(order_types=frozenset(), times_in_force=frozenset(), asset_classes=frozenset())
 _abilities: dict[str, Capabilities] = {}
+log = structlog.get_logger(__name__)
 
 
 def capabilities_of(adapter_name: str, settings: dict[str, Any]) -> Capabilities:
-    """Return what an adapter with these settings promises, without connecting."""
+    """Return what an adapter with these settings promises, without connecting; one that can't be made takes nothing."""
     stamp = repr((adapter_name, settings))
     if stamp not in _abilities:
-        _abilities[stamp] = build(adapter_name, settings).capabilities
+        try:
+            _abilities[stamp] = build(adapter_name, settings).capabilities
+        except (ValueError, KeyError):
+            log.exception("adapter_not_usable", adapter=adapter_name)
+            _abilities[stamp] = NOTHING
     return _abilities[stamp]

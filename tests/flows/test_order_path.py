@@ -5,13 +5,16 @@ from itertools import permutations
 
 import pytest
 
+from brokers import queries
 from brokers.adapters.port import Outcome
+from brokers.models import Broker
 from oms.runtime import sql
 from orders import operations as desk_operations
 from orders.domain.tickets import Terms
 from orders.models import ChildOrder, Execution, Order, Submission
 from portfolio.models import BrokerPosition, CashBalance, Position
 from risk.models import Exposure, Hold
+from routing.models import RoutingDecision
 from tests.conftest import Desk
 
 
@@ -23,6 +26,14 @@ def trade(desk: Desk, order: object, number: int, quantity: str, price: str, **m
 
 
 class TestPlace:
+    def test_a_broker_whose_adapter_is_unknown_takes_nothing_and_stops_nothing(self, desk: Desk) -> None:
+        Broker.objects.filter(code="FAR").update(adapter="telegraph")
+        queries.forget_cache()
+        [placed] = desk.place("buy 10 AAPL")
+        assert desk.order(placed).status == "pending_new"
+        [decision] = RoutingDecision.objects.all()
+        assert {c["broker"]: c["reasons"] for c in decision.candidates}["FAR"] != []
+
     def test_a_market_order_is_filled_and_booked(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10 AAPL")
         assert placed.created
