@@ -12,6 +12,7 @@ from oms.runtime.facts import Facts, Part
 from portfolio.models import (
     Account,
     AccountGrant,
+    Break,
     BrokerLink,
     BrokerPosition,
     CashBalance,
@@ -22,7 +23,11 @@ from portfolio.models import (
     Lot,
     LotPolicy,
     Position,
+    Reconciliation,
     Settlement,
+    Statement,
+    StatementLine,
+    StatementProfile,
     Strategy,
     Trade,
 )
@@ -211,3 +216,59 @@ class CashBalanceAdmin(Facts):
     list_display = ["account", "currency", "balance"]
     list_filter = ["account", "currency"]
     list_select_related = ["account"]
+
+
+@admin.register(StatementProfile)
+class StatementProfileAdmin(Edited):
+    """How to read the files of brokers."""
+
+    editors = frozenset({"admin", "ops"})
+
+    list_display = ["code", "broker"]
+    list_select_related = ["broker"]
+    search_fields = ["code"]
+
+
+@admin.register(Statement)
+class StatementAdmin(Facts):
+    """What brokers say; taken in and withdrawn by operations."""
+
+    list_display = ["created_at", "broker", "source", "name", "as_of", "lines", "rejected", "state"]
+    list_filter = ["broker", "source", "state"]
+    list_select_related = ["broker"]
+    exclude = ["digest"]
+    ordering = ["-id"]
+
+
+@admin.register(StatementLine)
+class StatementLineAdmin(Facts):
+    """Lines of statements, as read."""
+
+    list_display = ["statement", "line", "section", "account", "name", "side", "quantity", "price", "amount", "at"]
+    list_filter = ["section", "account"]
+    list_select_related = ["statement", "account"]
+    search_fields = ["reference", "order_reference"]
+    ordering = ["-id"]
+
+
+@admin.register(Reconciliation)
+class ReconciliationAdmin(Facts):
+    """Comparisons of our books with what brokers say."""
+
+    list_display = ["began_at", "broker", "source", "state", "failure", "opened", "standing", "closed", "adopted"]
+    list_filter = ["broker", "state"]
+    list_select_related = ["broker"]
+    ordering = ["-id"]
+
+
+@admin.register(Break)
+class BreakAdmin(Facts):
+    """Differences from what brokers say, and what became of them."""
+
+    list_display = [
+        "opened_at", "broker", "kind", "account", "subject", "ours", "theirs", "cause", "runs", "owner", "state",
+    ]  # fmt: skip
+    list_filter = ["state", "kind", "broker", "account"]
+    list_select_related = ["broker", "account", "owner"]
+    search_fields = ["subject"]
+    ordering = ["-id"]

@@ -1,13 +1,16 @@
 """What the desk owns: accounts, the double-entry ledger, lots, positions and cash."""
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from simple_history.models import HistoricalRecords
 
 from brokers.models import Broker, BrokerAccount, Instrument
 from oms.kernel.decimals import text
+from oms.kernel.errors import Invalid
 from oms.runtime.fields import ExactField, bounded
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, METHODS
+from portfolio.domain.profiles import judge_profile
 from portfolio.domain.settling import OPEN, PENDING, SETTLED, STATES
 
 
@@ -165,6 +168,7 @@ class LedgerEntry(models.Model):
         CAPITAL = "capital"
         TRANSFER = "transfer"
         DIVIDENDS = "dividends"
+        ADJUSTMENT = "adjustment"  # what was posted to agree with somebody else's books
 
     id = models.UUIDField(primary_key=True)
     transaction = models.ForeignKey(LedgerTransaction, models.PROTECT, related_name="entries")
@@ -378,3 +382,215 @@ class CashBalance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.balance} {self.currency}"
+
+
+class StatementProfile(models.Model):
+    """How to read a broker's files: which of its columns are what, and how it writes numbers and times.
+
+    See `portfolio.domain.profiles` for what the settings may hold, and for the templates that need no row here.
+    """
+
+    code = models.CharField(max_length=32, unique=True)
+    broker = models.ForeignKey(Broker, models.PROTECT, null=True, blank=True)  # whose files alone it may read
+    settings = models.JSONField(default=dict)
+    history = HistoricalRecords()
+
+    def __str__(self) -> str:
+        return self.code
+
+    def clean(self) -> None:
+        """Refuse settings that no file can be read by, where a person edits them."""
+        try:
+            judge_profile(self.settings)
+        except Invalid as error:
+            raise ValidationError({"settings": error.detail}) from error
+
+
+class Statement(models.Model):
+    """What a broker says we hold, own, did and have working there: a file of it, or its answers to our questions."""
+
+    class Source(models.TextChoices):
+        FILE = "file"
+        ADAPTER = "adapter"
+
+    class State(models.TextChoices):
+        STAGED = "staged"
+        REVERSED = "reversed"  # withdrawn: no reconciliation reads it any more
+
+    id = models.UUIDField(primary_key=True)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    source = models.CharField(max_length=8, choices=Source.choices)
+    name = models.CharField(max_length=200)
+    profile = models.CharField(max_length=32, blank=True)
+    digest = models.BinaryField(max_length=32)  # of the file's bytes: the same file is taken once
+    since = models.DateTimeField()  # fills between these two times are all told
+    as_of = models.DateTimeField()
+    lines = models.JSONField(default=dict)  # staged, by section
+    rejected = models.PositiveIntegerField(default=0)  # bad lines left out
+    faults = models.JSONField(default=list)  # the first of them: line, code, detail
+    state = models.CharField(max_length=8, choices=State.choices, default=State.STAGED)
+    reason = models.CharField(max_length=150, blank=True)  # why it was reversed
+    created_by = models.CharField(max_length=160)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["broker", "digest"],
+                condition=models.Q(source="file", state="staged"),
+                name="statement_file_once",
+            ),
+            models.CheckConstraint(condition=models.Q(since__lte=models.F("as_of")), name="statement_has_a_time"),
+        ]
+        indexes = [models.Index(fields=["broker", "as_of"], name="statement_broker")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.broker_id} as of {self.as_of:%Y-%m-%d %H:%M}"
+
+
+class StatementLine(models.Model):
+    """One line of a statement, read: quantities signed for positions, unsigned with a side for fills and orders."""
+
+    class Section(models.TextChoices):
+        POSITION = "position"
+        CASH = "cash"
+        FILL = "fill"
+        ORDER = "order"
+
+    statement = models.ForeignKey(Statement, models.CASCADE, related_name="staged", db_index=False)
+    line = models.IntegerField()  # in the file, counted from one
+    section = models.CharField(max_length=8, choices=Section.choices)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False)
+    name = models.CharField(max_length=64)  # as the broker has it: symbol or currency
+    reference = models.CharField(max_length=64, blank=True)  # the broker's id of the fill, or of the order
+    order_reference = models.CharField(max_length=64, blank=True)  # our id of the order
+    action = models.CharField(max_length=16, blank=True)  # of a fill: trade, bust, correct; of an order: its status
+    undoes = models.CharField(max_length=64, blank=True)  # the fill that a bust or a correction is about
+    side = models.CharField(max_length=10, blank=True)
+    quantity = ExactField(null=True)  # of an order: what is left to fill
+    price = ExactField(null=True)
+    amount = ExactField(null=True)  # of cash
+    fees = ExactField(null=True)
+    currency = models.CharField(max_length=12, blank=True)
+    at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["statement", "section"], name="statement_line_section")]
+        constraints = bounded("statement_line", any_sign=("quantity", "price", "amount", "fees"))
+
+    def __str__(self) -> str:
+        return f"{self.section} {self.name}"
+
+
+class Reconciliation(models.Model):
+    """One comparison of our books with what a broker says. A failed one has changed nothing: silence is no fact."""
+
+    class State(models.TextChoices):
+        DONE = "done"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    source = models.CharField(max_length=8, choices=Statement.Source.choices)
+    as_of = models.DateTimeField()
+    state = models.CharField(max_length=8, choices=State.choices)
+    failure = models.CharField(max_length=32, blank=True)  # code; why nothing of it was believed
+    detail = models.CharField(max_length=300, blank=True)
+    sections = models.JSONField(default=dict)  # by section: the statement, how many lines on each side, how many agree
+    opened = models.IntegerField(default=0)  # breaks that this run saw first
+    standing = models.IntegerField(default=0)  # breaks seen before that it saw again
+    closed = models.IntegerField(default=0)  # breaks that were gone
+    adopted = models.IntegerField(default=0)  # fills that we had missed, booked by this run
+    in_flight = models.IntegerField(default=0)  # differences too young to be breaks
+    overridden_by = models.CharField(max_length=160, blank=True)  # who had a shrunken answer believed
+    override_reason = models.CharField(max_length=150, blank=True)
+    created_by = models.CharField(max_length=160)
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["broker", "-id"], name="reconciliation_newest")]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(state="failed") | models.Q(failure=""), name="reconciliation_failed_for_a_reason"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.broker_id} as of {self.as_of:%Y-%m-%d %H:%M}: {self.state}"
+
+
+class Break(models.Model):
+    """A difference between our books and what somebody else says. It keeps its id from run to run until it is gone.
+
+    `ours` and `theirs` are what each side has of the one number that differs most tellingly: the quantity, the amount of
+    cash, the leaves of an order; null where a side knows nothing of it. `detail` holds the rest of both.
+    """
+
+    class Kind(models.TextChoices):
+        POSITION = "position"
+        CASH = "cash"
+        MISSING_FILL = "missing_fill"  # the broker has it, we don't
+        UNKNOWN_FILL = "unknown_fill"  # we have it, the broker doesn't
+        FILL = "fill"  # both have it, with other terms
+        MISSING_ORDER = "missing_order"  # works there, and we know nothing of it
+        UNKNOWN_ORDER = "unknown_order"  # works here, and the broker knows nothing of it
+        ORDER = "order"
+        CONFIRMATION = "confirmation"  # a trade confirmation says otherwise than the execution
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        PROPOSED = "proposed"  # a correction waits for a second person
+        RESOLVED = "resolved"  # corrected or accepted; the next run must agree
+        CLOSED = "closed"
+
+    id = models.UUIDField(primary_key=True)
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    account = models.ForeignKey(Account, models.PROTECT, null=True, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False)
+    currency = models.CharField(max_length=12, blank=True)
+    subject = models.CharField(
+        max_length=80
+    )  # what it is about: a symbol, a currency, the broker's id of a fill or an order
+    ours = ExactField(null=True)
+    theirs = ExactField(null=True)
+    detail = models.JSONField(default=dict)
+    cause = models.CharField(max_length=24, blank=True)  # likely one, see `portfolio.domain.breaks`
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, db_index=False, related_name="+")
+    proposal = models.JSONField(null=True)  # the correcting entry: action and what it would book
+    resolution = models.JSONField(null=True)  # the one carried out, with what it booked
+    runs = models.PositiveIntegerField(default=1)  # in a row that saw it
+    opened_at = models.DateTimeField()
+    opened_by = models.ForeignKey(Reconciliation, models.PROTECT, null=True, db_index=False, related_name="+")
+    seen_at = models.DateTimeField()
+    seen_by = models.ForeignKey(Reconciliation, models.PROTECT, null=True, db_index=False, related_name="+")
+    closed_at = models.DateTimeField(null=True)
+    closed_by = models.ForeignKey(Reconciliation, models.PROTECT, null=True, db_index=False, related_name="+")
+    closed_as = models.CharField(max_length=16, blank=True)  # gone, adopted, adjusted, accepted
+    reason = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["broker", "kind", "account", "subject"],
+                condition=~models.Q(state="closed"),
+                nulls_distinct=False,
+                name="break_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state="closed", closed_at__isnull=False)
+                | (~models.Q(state="closed") & models.Q(closed_at=None)),
+                name="break_closed_at_a_time",
+            ),
+            *bounded("break", any_sign=("ours", "theirs")),
+        ]
+        indexes = [
+            models.Index(fields=["broker", "kind"], condition=~models.Q(state="closed"), name="break_open"),
+            models.Index(fields=["opened_at"], name="break_opened"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} at {self.broker_id}"

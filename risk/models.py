@@ -376,6 +376,7 @@ class Approval(models.Model):
         ORDER = "order"
         EXECUTION = "execution"
         TRADE = "trade"
+        BREAK = "break"
 
     class Status(models.TextChoices):
         PENDING = "pending"

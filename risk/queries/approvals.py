@@ -15,6 +15,7 @@ DECIDED_BY = {
     Approval.Kind.ORDER: "risk",
     Approval.Kind.EXECUTION: "ops",
     Approval.Kind.TRADE: "ops",
+    Approval.Kind.BREAK: "ops",
 }
 """The role that decides, by what waits: the maker's own, and risk on orders over a soft limit."""
 
