@@ -88,7 +88,9 @@ class _Reader:
         elif weight is not None:
             total = self._total(inner)
             # parts of a group are what they are to each other: 2 and 1 mean two thirds and one
-            self.read(inner, EXACT.divide(EXACT.multiply(part, weight), total) if total else part * weight, (*path, name))
+            self.read(
+                inner, EXACT.divide(EXACT.multiply(part, weight), total) if total else part * weight, (*path, name)
+            )
 
     def _total(self, inner: Mapping[Any, Any]) -> Decimal:
         """Return what the parts of a group add up to; what can't be read is blamed when it is."""
@@ -120,7 +122,7 @@ class _Reader:
         try:
             weight = parse(raw)
         except DomainError as error:
-            self.blame(error.code, "A weight is a decimal in a string, for example \"0.4\".", name)
+            self.blame(error.code, 'A weight is a decimal in a string, for example "0.4".', name)
             return None
         if abs(weight) > GROSS_MAX:
             self.blame("out_of_range", f"A weight lies between -{GROSS_MAX} and {GROSS_MAX}.", name)
@@ -142,7 +144,9 @@ class Band:
 
     def edges(self, target: Decimal) -> tuple[Decimal, Decimal]:
         """Return the least and the greatest weight that is inside."""
-        widths = [w for w in (self.absolute, None if self.relative is None else self.relative * abs(target)) if w is not None]
+        widths = [
+            w for w in (self.absolute, None if self.relative is None else self.relative * abs(target)) if w is not None
+        ]
         width = min(widths, default=ZERO)
         return target - width, target + width
 

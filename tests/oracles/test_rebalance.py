@@ -99,7 +99,7 @@ def _invalid(given: Fields, expected: Fields) -> None:
         if name := fields.take("price_nan", default=None):
             prices[next(iter(prices)) if name == "first" else name] = Decimal("NaN")
         assert not fields.left
-        with pytest.raises(ValueError, match="is|has"):
+        with pytest.raises(ValueError, match=r"is|has"):
             allocate(value, weights, prices, short_ratio=ratio)
 
 
@@ -166,7 +166,8 @@ def _amounts(given: Fields, expected: Fields) -> None:
     values, targets = [v for _, v, _ in holdings], [t for _, _, t in holdings]
     flow = given.number("cash_flow", default=Decimal(0))
     band = Band(
-        given.number("band", "abs_band", "drift_band", "threshold", default=None), given.number("rel_band", default=None)
+        given.number("band", "abs_band", "drift_band", "threshold", default=None),
+        given.number("rel_band", default=None),
     )
     if given.take("cash_flow_only", default=False):
         trades = flow_to_targets(values, targets, flow)
