@@ -13,6 +13,7 @@ from portfolio.models import (
     Account,
     AccountGrant,
     Break,
+    BrokerCash,
     BrokerLink,
     BrokerPosition,
     CashBalance,
@@ -216,6 +217,15 @@ class CashBalanceAdmin(Facts):
     list_display = ["account", "currency", "balance"]
     list_filter = ["account", "currency"]
     list_select_related = ["account"]
+
+
+@admin.register(BrokerCash)
+class BrokerCashAdmin(Facts):
+    """Cash by broker."""
+
+    list_display = ["account", "broker", "currency", "balance"]
+    list_filter = ["account", "broker", "currency"]
+    list_select_related = ["account", "broker"]
 
 
 @admin.register(StatementProfile)

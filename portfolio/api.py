@@ -248,6 +248,9 @@ class TransferIn(Strict):
     currency = serializers.RegexField(r"^[A-Z]{3,12}$")
     amount = DecimalText(positive=True)
     to = serializers.CharField(max_length=16, required=False, default="")
+    broker = serializers.CharField(
+        max_length=16, required=False, default="", help_text="Where it is kept, if anywhere."
+    )
     reason = serializers.CharField(max_length=150)
     key = serializers.CharField(max_length=128)
 

@@ -265,20 +265,30 @@ def _write_shares(postings: Sequence[_Posting]) -> None:
 
 
 def _write_cash(postings: Sequence[_Posting]) -> None:
-    sums: dict[tuple[int, str], Decimal] = defaultdict(lambda: ZERO)
+    sums: dict[tuple[int, str, int | None], Decimal] = defaultdict(lambda: ZERO)
     for p in postings:
-        sums[p.fill.account_id, p.fill.currency] -= p.value + p.fees
-        for currency, amount in p.fill.other_fees:
-            sums[p.fill.account_id, currency] -= money(amount)
+        fill = p.fill
+        sums[fill.account_id, fill.currency, fill.broker_id] -= p.value + p.fees
+        for currency, amount in fill.other_fees:
+            sums[fill.account_id, currency, fill.broker_id] -= money(amount)
     add_cash(sums)
 
 
-def add_cash(changes: Mapping[tuple[int, str], Decimal]) -> None:
-    """Add to cash balances by (account id, currency)."""
-    keys = sorted(changes)
+def add_cash(changes: Mapping[tuple[int, str, int | None], Decimal]) -> None:
+    """Add to cash balances by (account id, currency, id of the broker that has it or None); one statement."""
+    keys = sorted(changes, key=lambda k: (k[0], k[1], k[2] or 0))
     sql.run(
-        "INSERT INTO portfolio_cashbalance AS c (account_id, currency, balance) "
-        "SELECT * FROM unnest(%s::bigint[], %s::varchar[], %s::numeric[]) "
-        "ON CONFLICT (account_id, currency) DO UPDATE SET balance = c.balance + EXCLUDED.balance",
-        [[k[0] for k in keys], [k[1] for k in keys], [changes[k] for k in keys]],
+        """
+        WITH moved AS MATERIALIZED (
+          SELECT * FROM unnest(%s::bigint[], %s::varchar[], %s::bigint[], %s::numeric[]) m(account, currency, broker, amount)
+        ), there AS (
+          INSERT INTO portfolio_brokercash AS b (account_id, broker_id, currency, balance)
+          SELECT account, broker, currency, amount FROM moved WHERE broker IS NOT NULL
+          ON CONFLICT (account_id, currency, broker_id) DO UPDATE SET balance = b.balance + EXCLUDED.balance
+        )
+        INSERT INTO portfolio_cashbalance AS c (account_id, currency, balance)
+        SELECT account, currency, sum(amount) FROM moved GROUP BY account, currency ORDER BY account, currency
+        ON CONFLICT (account_id, currency) DO UPDATE SET balance = c.balance + EXCLUDED.balance
+        """,
+        [[k[0] for k in keys], [k[1] for k in keys], [k[2] for k in keys], [changes[k] for k in keys]],
     )

@@ -217,7 +217,7 @@ def _post(action: CorporateAction, amounts: Mapping[Due, Decimal], reason: str, 
     sql.insert(entries)
     sql.insert(transactions)
     sql.insert(entitlements)
-    add_cash({(due.account_id, action.currency): amount for due, amount in amounts.items()})
+    add_cash({(due.account_id, action.currency, None): amount for due, amount in amounts.items()})
     journal.append(events, actor=actor, at=at)
 
 

@@ -38,6 +38,11 @@ PREDICATES = {
         SELECT coalesce(c.account_id, l.account_id) FROM portfolio_cashbalance c FULL JOIN (
           SELECT account_id, currency, sum(amount) AS s FROM portfolio_ledgerentry WHERE code = 'cash' GROUP BY 1, 2) l
           USING (account_id, currency) WHERE coalesce(c.balance, 0) <> coalesce(l.s, 0)""",
+    "I12a cash at a broker is the sum of the ledger entries that name it": """
+        SELECT coalesce(c.account_id, l.account_id) FROM portfolio_brokercash c FULL JOIN (
+          SELECT account_id, broker_id, currency, sum(amount) AS s FROM portfolio_ledgerentry
+          WHERE code = 'cash' AND broker_id IS NOT NULL GROUP BY 1, 2, 3) l
+          USING (account_id, broker_id, currency) WHERE coalesce(c.balance, 0) <> coalesce(l.s, 0)""",
     "I27 every trade in force settles once, for what it moved": f"""
         SELECT t.id FROM ({_LIVE}) t LEFT JOIN portfolio_settlement s ON s.trade_id = t.id
         WHERE s.trade_id IS NULL OR s.state = 'canceled' OR s.quantity <> t.quantity

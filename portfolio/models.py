@@ -384,6 +384,25 @@ class CashBalance(models.Model):
         return f"{self.balance} {self.currency}"
 
 
+class BrokerCash(models.Model):
+    """Cache of the ledger's cash entries that name a broker: what an account should own there, whatever came from elsewhere."""
+
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    currency = models.CharField(max_length=12)
+    balance = ExactField(default=0)
+
+    class Meta:
+        verbose_name_plural = "broker cash"
+        constraints = [
+            models.UniqueConstraint(fields=["account", "currency", "broker"], name="broker_cash_unique"),
+            *bounded("broker_cash", any_sign=("balance",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{text(self.balance)} {self.currency} at {self.broker_id}"
+
+
 class StatementProfile(models.Model):
     """How to read a broker's files: which of its columns are what, and how it writes numbers and times.
 

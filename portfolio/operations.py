@@ -53,19 +53,22 @@ def transfer(
     to: str,
     reason: str,
     key: str,
+    broker: str = "",
     actor: Actor,
     at: datetime,
 ) -> UUID:
     """Move cash in, out, or between accounts; return the ledger transaction's id, the first one's on a repeat.
 
-    Raises `Invalid` for an unknown account, kind, currency or amount, `Conflict` when a withdrawal exceeds the balance,
+    `broker` tells where it is kept, so that it can be compared with what the broker says. Raises `Invalid` for an unknown account, kind, currency or amount, `Conflict` when a withdrawal exceeds the balance,
     `Refused` when the key was used for another transfer.
     """
     _judge_transfer(account, kind, currency, amount, to)
     owners = _lock_accounts(account, to)
-    note = (
-        f"{kind} {decimals.text(amount)} {currency}" + (f" to {to}" if to else "") + (f": {reason}" if reason else "")
+    where = _linked_broker(owners[account], broker) if broker else None
+    told = (
+        f"{kind} {decimals.text(amount)} {currency}" + (f" to {to}" if to else "") + (f" at {broker}" if broker else "")
     )
+    note = told + (f": {reason}" if reason else "")
     source = _source_of(account, key)
     earlier = LedgerTransaction.objects.filter(source_kind=LEAVING, source_id=source).first()
     if earlier is not None:
@@ -77,11 +80,18 @@ def transfer(
         _require_cash(owners[account], currency, amount)
     against = "transfer" if kind == "journal" else "capital"
     lines = transfer_lines(amount=signed, currency=currency, against=against)
-    postings = [_Posted(owners[account], LEAVING, source, note, lines)]
+    postings = [_Posted(owners[account], LEAVING, source, note, lines, where)]
     if to:
         lines = transfer_lines(amount=amount, currency=currency, against=against)
         postings.append(_Posted(owners[to], ARRIVING, source, note, lines))
     return _post(postings, f"cash.{kind}", actor=actor, at=at)[0]
+
+
+def _linked_broker(account: Account, code: str) -> int:
+    link = BrokerLink.objects.filter(account=account, broker__code=code).first()
+    if link is None:
+        raise Invalid("no_account", "The account has nothing at a broker of this code.", field="broker")
+    return link.broker_id
 
 
 def _judge_transfer(account: str, kind: str, currency: str, amount: Decimal, to: str) -> None:
@@ -124,12 +134,13 @@ class _Posted:
     source_id: UUID
     note: str
     lines: list[Line]
+    broker_id: int | None = None  # where the cash is, as far as anybody said
 
 
 def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime) -> list[UUID]:
     """Write transactions of cash with their entries, balances and events; return their ids."""
     transactions, entries, events = [], [], []
-    changes: dict[tuple[int, str], Decimal] = defaultdict(lambda: ZERO)
+    changes: dict[tuple[int, str, int | None], Decimal] = defaultdict(lambda: ZERO)
     for p in postings:
         transaction = LedgerTransaction(
             id=uuid7(), account_id=p.account.id, source_kind=p.source_kind, source_id=p.source_id, at=at,
@@ -139,13 +150,13 @@ def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime)
         entries += [
             LedgerEntry(
                 id=uuid7(), transaction_id=transaction.id, account_id=p.account.id, code=line.code,
-                currency=line.currency, amount=line.amount,
+                currency=line.currency, amount=line.amount, broker_id=p.broker_id if line.code == "cash" else None,
             )
             for line in p.lines
         ]  # fmt: skip
         cash = [line for line in p.lines if line.code == "cash"]
         for line in cash:
-            changes[p.account.id, line.currency] += line.amount
+            changes[p.account.id, line.currency, p.broker_id] += line.amount
         told = [{"currency": line.currency, "amount": decimals.text(line.amount)} for line in cash]
         data = {"transfer": str(transaction.id), "source_kind": p.source_kind, "cash": told, "note": p.note}
         body = json.dumps({"data": data})
@@ -175,8 +186,10 @@ def reverse_transfer(transaction_id: UUID, *, reason: str, actor: Actor, at: dat
     originals.sort(key=lambda t: t.id != named.id)
     postings = []
     for original in originals:
-        lines = [Line(e.code, e.currency, -e.amount) for e in original.entries.all()]
-        postings.append(_Posted(owners[original.account_id], "reversal", original.id, reason, lines))
+        booked = list(original.entries.all())
+        lines = [Line(e.code, e.currency, -e.amount) for e in booked]
+        where = next((e.broker_id for e in booked if e.broker_id), None)
+        postings.append(_Posted(owners[original.account_id], "reversal", original.id, reason, lines, where))
     with refine(ledger_source_unique=Conflict("already_reversed", "This transfer was reversed before.")):
         return _post(postings, "cash.reversed", actor=actor, at=at)[0]
 

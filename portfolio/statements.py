@@ -53,14 +53,16 @@ class Taken:
     repeated: bool = False
 
 
+def _open_spool() -> IO[str]:
+    return tempfile.SpooledTemporaryFile(SPOOL_BYTES, "w+", encoding="utf-8", newline="")
+
+
 @dataclass(slots=True)
 class _Spool:
     """Lines on their way to the database, as COPY reads them, with what is to be known of them together."""
 
     statement_id: UUID
-    out: IO[str] = field(
-        default_factory=lambda: tempfile.SpooledTemporaryFile(SPOOL_BYTES, "w+", encoding="utf-8", newline="")
-    )
+    out: IO[str] = field(default_factory=_open_spool)
     counts: Counter[str] = field(default_factory=Counter)
     first: str = ""
     last: str = ""
