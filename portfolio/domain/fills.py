@@ -28,3 +28,8 @@ class Fill:
     strategy_id: int | None = None
     other_fees: tuple[tuple[str, Decimal], ...] = ()
     chosen: tuple[UUID, ...] = ()  # the lots its order is to close first
+
+
+def received(quantity: Decimal, taken: Decimal) -> Decimal:
+    """Return what is left of a fill (signed) of which a fee took units, unsigned."""
+    return quantity - taken

@@ -35,6 +35,7 @@ class LiveTrade:
     price: Decimal
     fees: Decimal = ZERO
     chosen: tuple[UUID, ...] = ()  # the lots it is to close first
+    broker_id: int = 0
 
     @property
     def key(self) -> tuple[datetime, UUID]:

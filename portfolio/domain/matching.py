@@ -1,11 +1,11 @@
 """What closes what: every lot method, over a whole history or on top of open lots.
 
 `portfolio.domain.lots` does first in, first out alone, forwards and backwards, and is what most fills need. This does
-all of it, forwards only: a late fill, a bust or a correction lets the holding's history be matched again from its
-beginning, so that the end never depends on who came first.
+all of it, corporate actions at their place among the trades, forwards only: a late fill, a bust or a correction lets
+the holding's history be matched again from its beginning, so that the end never depends on who came first.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,18 +13,33 @@ from itertools import groupby
 from uuid import UUID, uuid5
 
 from oms.kernel.decimals import EXACT, ZERO, money
+from portfolio.domain import actions
+from portfolio.domain.actions import (
+    ONE_TO_ONE,
+    Act,
+    CapitalReturn,
+    CostChange,
+    Merger,
+    Receipt,
+    SpinOff,
+    Split,
+    Subscription,
+)
 from portfolio.domain.lots import LiveTrade, OpenLot, notional
-from portfolio.domain.policies import AVERAGE, HIFO, IN_COST, LIFO, SECTION_104, Policies, Policy
+from portfolio.domain.policies import AVERAGE, EXPENSED, HIFO, IN_COST, LIFO, POOLED, SECTION_104, Policies, Policy
 
 WINDOW = timedelta(days=30)
 """Days before and after a sale in which a purchase counts as its replacement, or, in the United Kingdom, as its match."""
 SAME_DAY, THIRTY_DAYS, POOL = "same_day", "30_day", "pool"
+Worth = Callable[[Decimal, Decimal], Decimal]
+"""What a signed quantity is worth at a price: `notional`, or that of an inverse contract."""
 
 
 @dataclass(slots=True)
 class Closure:
     """A part of a lot that a trade closed: long above zero, short below. `opened_by` is the trade that made the lot.
 
+    Where a corporate action did it, `trade` names that; of the cost alone it took a part where the quantity is zero.
     `cost` and `value` are what it had cost and what the trade paid for it, signed like quantities of the lot and of the
     trade. `disallowed` is the loss that a wash sale moved to another lot.
     """
@@ -53,15 +68,16 @@ class Closure:
 
 @dataclass(slots=True)
 class _Loss:
-    """A loss that waits for its replacement to be bought, until 30 days are over."""
+    """A loss that waits for its replacement, until 30 days are over; of `whole` units (signed), in those of today."""
 
     closure: Closure
+    whole: Decimal
     left: Decimal
 
 
-def amount(trade: LiveTrade, policy: Policy) -> Decimal:
+def amount(trade: LiveTrade, policy: Policy, worth: Worth = notional) -> Decimal:
     """Return what a trade moves in cash for its securities, buys above zero: with its fees where they are part of cost."""
-    value = notional(trade.quantity, trade.price)
+    value = worth(trade.quantity, trade.price)
     return value + trade.fees if policy.commissions == IN_COST else value
 
 
@@ -79,12 +95,18 @@ def price_of(lot: OpenLot) -> Decimal:
 
 
 class Matching:
-    """The open lots of one holding while trades are matched, oldest trade first."""
+    """The open lots of one holding while trades and corporate actions are matched, the oldest first.
 
-    def __init__(self, lots: Iterable[OpenLot], policies: Policies) -> None:
+    `given` holds the lots that an action handed to another instrument, by its id.
+    """
+
+    def __init__(self, lots: Iterable[OpenLot], policies: Policies, worth: Worth = notional) -> None:
         self.policies = policies
+        self.worth = worth
         self.lots: list[OpenLot] = sorted((replace(lot) for lot in lots), key=lambda lot: lot.key)
         self.closures: list[Closure] = []
+        self.given: dict[UUID, tuple[OpenLot, ...]] = {}
+        self.moved: dict[UUID, Decimal] = {}
         self._losses: list[_Loss] = []
         self._replaced: set[UUID] = set()
 
@@ -95,22 +117,115 @@ class Matching:
 
     def costs(self, trades: Iterable[LiveTrade]) -> dict[UUID, Decimal]:
         """Return by version what each of these trades changed of the cost of what is open, all gains of it counted."""
-        found = {t.version: amount(t, self.policies.at(t.executed_at)) if t.quantity else ZERO for t in trades}
+        found = {
+            t.version: amount(t, self.policies.at(t.executed_at), self.worth) if t.quantity else ZERO for t in trades
+        }
         for closure in self.closures:
             if closure.trade in found:
                 found[closure.trade] += closure.recognized
         return found
 
-    def run(self, trades: Iterable[LiveTrade]) -> None:
-        """Match trades that come after all that was matched before, given in their order."""
-        for policy, run in groupby(trades, key=lambda t: self.policies.at(t.executed_at)):
+    def run(self, items: Iterable[LiveTrade | Act]) -> None:
+        """Match trades and actions that come after all that was matched before, given in their order."""
+        for policy, run in groupby(items, key=lambda i: self.policies.at(i.executed_at)):
             if policy.method == SECTION_104:
                 self._section_104(list(run), policy)
                 continue
             if policy.method == AVERAGE:
                 self._merge()
-            for trade in run:
-                self._match(trade, policy)
+            for item in run:
+                if isinstance(item, Act):
+                    self._act(item, policy)
+                else:
+                    self._match(item, policy)
+
+    # Corporate actions: what they close counts as closed by them, what they hand over is kept in `given`.
+
+    def _act(self, act: Act, policy: Policy) -> None:
+        before = self.cost
+        match act:
+            case Split():
+                self._split(act)
+                self._pay_fraction(act, act.fraction, act.in_lieu, policy)
+            case SpinOff():
+                self._spin_off(act)
+            case Merger():
+                self._merger(act)
+            case CapitalReturn():
+                for lot in self.lots:
+                    self._give_back(act, lot, notional(lot.remaining, act.cash))
+            case CostChange():
+                self._change_cost(act)
+            case Subscription():
+                self._subscribe(act)
+            case Receipt():
+                self.lots = sorted([*self.lots, *(replace(lot) for lot in act.lots)], key=lambda lot: lot.key)
+                self._replaced |= {lot.id for lot in act.lots}  # nobody bought them: they replace nothing
+                if policy.method in POOLED:
+                    self._merge()
+                self._pay_fraction(act, act.fraction, act.in_lieu, policy)
+            case _:
+                raise TypeError(f"nothing says what {act} does to lots")
+        self.moved[act.id] = self.moved.get(act.id, ZERO) + self.cost - before
+
+    def _split(self, act: Split) -> None:
+        actions.rescale(self.lots, act.ratio)
+        for loss in self._losses:
+            loss.whole, loss.left = (actions.entitled(q, act.ratio) for q in (loss.whole, loss.left))
+
+    def _pay_fraction(self, act: Act, fraction: Decimal, price: Decimal, policy: Policy) -> None:
+        if fraction:
+            sale = LiveTrade(act.id, act.id, act.executed_at, -fraction, price)
+            self._match(sale, replace(policy, wash_sales=False, commissions=EXPENSED))
+
+    def _spin_off(self, act: SpinOff) -> None:
+        gone = [money(EXACT.multiply(lot.cost, act.share)) for lot in self.lots]
+        for lot, cost in zip(self.lots, gone, strict=True):
+            lot.basis = lot.cost - cost
+        self.given[act.id] = actions.hand_over(self.lots, act.ratio, gone, act.id)
+
+    def _merger(self, act: Merger) -> None:
+        costs = []
+        for lot in self.lots:
+            cash, sign = notional(lot.remaining, act.cash), 1 if lot.remaining > 0 else -1
+            if act.ratio is None:
+                self._close(act, lot, lot.remaining, lot.cost, cash)
+            elif cash:
+                stock = notional(actions.entitled(lot.remaining, act.ratio), act.price)
+                gain, left = actions.boot(sign * lot.cost, sign * cash, sign * stock)
+                self._close(act, lot, ZERO, cash - sign * gain, cash)
+                costs.append(sign * left)
+            else:
+                costs.append(lot.cost)
+        if act.ratio is not None:
+            self.given[act.id] = actions.hand_over(self.lots, act.ratio, costs, act.id)
+        self.lots, self._losses = [], []
+
+    def _give_back(self, act: Act, lot: OpenLot, cash: Decimal) -> None:
+        sign = 1 if lot.remaining > 0 else -1
+        taken = sign * actions.give_back(sign * lot.cost, sign * cash)
+        lot.basis = lot.cost - taken
+        self._close(act, lot, ZERO, taken, cash)
+
+    def _change_cost(self, act: CostChange) -> None:
+        left, of = act.amount, sum((lot.remaining for lot in self.lots), ZERO)
+        for lot in self.lots:
+            part = _share(left, lot.remaining, of)
+            lot.basis, left, of = lot.cost + part, left - part, of - lot.remaining
+
+    def _subscribe(self, act: Subscription) -> None:
+        first, cost = self.lots[0], notional(act.quantity, act.price)
+        new = OpenLot(
+            uuid5(act.id, str(first.id)), first.version, act.executed_at, act.price, act.quantity, act.quantity,
+        )  # fmt: skip
+        self.lots.append(new)
+        self.closures.append(Closure(act.id, new.id, new.version, act.executed_at, act.executed_at, ZERO, -cost, cost))
+        if self.policies.at(act.executed_at).method in POOLED:
+            self._merge()
+
+    def _close(self, act: Act, lot: OpenLot, quantity: Decimal, cost: Decimal, cash: Decimal) -> None:
+        held = lot.held_since or lot.opened_at
+        self.closures.append(Closure(act.id, lot.id, lot.version, held, act.executed_at, quantity, cost, -cash))
 
     def _match(self, trade: LiveTrade, policy: Policy) -> None:
         left, parts = trade.quantity, []
@@ -121,7 +236,7 @@ class Matching:
             parts.append((lot, taken, _take(lot, taken)))
             left += taken
         self.lots = [lot for lot in self.lots if lot.remaining]
-        whole = amount(trade, policy)
+        whole = amount(trade, policy, self.worth)
         opening = self._opening(trade, left, whole, policy)
         closures = list(_closures(trade, parts, whole - opening))
         self.closures += closures
@@ -147,13 +262,13 @@ class Matching:
         if not left:
             return ZERO
         lot = OpenLot(trade.id, trade.version, trade.executed_at, trade.price, left, left)
-        if policy.commissions == IN_COST:
+        if policy.commissions == IN_COST or self.worth is not notional:
             lot.basis = _share(whole, left, trade.quantity)
         cost = lot.cost
         self.lots.append(lot)
         if policy.method == AVERAGE:
             self._merge()
-        elif policy.wash_sales and left > 0:
+        elif policy.wash_sales:
             self._replace_earlier(lot)
         return cost
 
@@ -169,46 +284,51 @@ class Matching:
         pool.price = _price(pool.basis, pool.remaining)
         self.lots = [pool]
 
-    # Wash sales: losses of long lots. Shorts take theirs as they come.
+    # Wash sales: of longs what was bought again within 30 days either way, of shorts what was sold short again.
 
     def _wash(self, closure: Closure) -> None:
-        """Move a loss to what was bought in the 30 days before and is still held; what is left waits for 30 days."""
-        if closure.quantity <= 0 or closure.gain >= 0:
+        """Move a loss to what was opened in the 30 days before and is still held; what is left waits for 30 days."""
+        if not closure.quantity or closure.gain >= 0:
             return
-        loss = _Loss(closure, closure.quantity)
+        loss = _Loss(closure, closure.quantity, closure.quantity)
         for lot in list(self.lots):
-            bought = lot.remaining > 0 and _day(closure.closed_at) - _day(lot.opened_at) <= WINDOW
-            if loss.left and bought and lot.version != closure.opened_by and lot.id not in self._replaced:
+            opened = _same_side(lot, loss) and _day(closure.closed_at) - _day(lot.opened_at) <= WINDOW
+            if loss.left and opened and lot.version != closure.opened_by and lot.id not in self._replaced:
                 self._move(loss, lot)
         if loss.left:
             self._losses.append(loss)
 
     def _replace_earlier(self, lot: OpenLot) -> None:
-        """Move losses of the 30 days before to what is bought now."""
+        """Move losses of the 30 days before to what is opened now."""
         day = _day(lot.opened_at)
         self._losses = [x for x in self._losses if x.left and day - _day(x.closure.closed_at) <= WINDOW]
         for loss in self._losses:
             if lot.id in self._replaced:
                 break
+            if not _same_side(lot, loss):
+                continue
             rest = self._move(loss, lot)
             if rest is not None:
                 lot = rest
 
     def _move(self, loss: _Loss, lot: OpenLot) -> OpenLot | None:
-        """Add a loss to the cost of a lot, of which it takes no more than was sold; return the rest, a lot of its own."""
-        rest = self._split(lot, loss.left) if lot.remaining > loss.left else None
+        """Add a loss to the cost of a lot, of which it takes no more than was closed; return the rest, a lot of its own.
+
+        Of a short it takes from what that brought. Only longs were held the longer for it.
+        """
+        rest = self._divide(lot, loss.left) if abs(lot.remaining) > abs(loss.left) else None
         closure = loss.closure
         last = lot.remaining == loss.left
-        moved = -closure.recognized if last else _share(-closure.gain, lot.remaining, closure.quantity)
+        moved = -closure.recognized if last else _share(-closure.gain, lot.remaining, loss.whole)
         closure.disallowed += moved
         lot.basis = lot.cost + moved
-        held = lot.held_since or lot.opened_at
-        lot.held_since = held - (closure.closed_at - closure.held_since)
+        if lot.remaining > 0:
+            lot.held_since = (lot.held_since or lot.opened_at) - (closure.closed_at - closure.held_since)
         loss.left -= lot.remaining
         self._replaced.add(lot.id)
         return rest
 
-    def _split(self, lot: OpenLot, kept: Decimal) -> OpenLot:
+    def _divide(self, lot: OpenLot, kept: Decimal) -> OpenLot:
         rest = replace(lot, id=uuid5(lot.id, "rest"), quantity=lot.remaining - kept, remaining=lot.remaining - kept)
         if lot.basis is not None:
             rest.basis = _share(lot.basis, rest.remaining, lot.remaining)
@@ -220,9 +340,10 @@ class Matching:
 
     # The pool of section 104 with its rules before it: purchases of the same day, then of the 30 days after.
 
-    def _section_104(self, trades: Sequence[LiveTrade], policy: Policy) -> None:
+    def _section_104(self, items: Sequence[LiveTrade | Act], policy: Policy) -> None:
         self._merge()
-        days = list(_days(trades, policy))
+        acts = [i for i in items if isinstance(i, Act)]
+        days = list(_days([i for i in items if not isinstance(i, Act)], policy, self.worth))
         bought, sold = [d for d in days if d.quantity > 0], [d for d in days if d.quantity < 0]
         for sale in sold:
             for purchase in bought:
@@ -231,20 +352,26 @@ class Matching:
         for sale in sold:
             for purchase in bought:
                 if sale.day < purchase.day <= sale.day + WINDOW:
-                    self._pair(sale, purchase, THIRTY_DAYS)
-        for day in days:
-            self._into_pool(day)
+                    self._pair(sale, purchase, THIRTY_DAYS, _ratio_between(acts, sale.at, purchase.at))
+        for act, day in _in_turn(acts, days):
+            if act is not None:
+                self._act(act, policy)
+            if day is not None:
+                self._into_pool(day)
 
-    def _pair(self, sale: "_Day", purchase: "_Day", match: str) -> None:
-        quantity = min(-sale.left, purchase.left)
+    def _pair(self, sale: "_Day", purchase: "_Day", match: str, ratio: tuple[int, int] = ONE_TO_ONE) -> None:
+        """Let a purchase close a sale; `ratio` tells how many units of its day one of the sale's became."""
+        wanted = actions.entitled(-sale.left, ratio)
+        quantity = min(wanted, purchase.left)
         if quantity <= 0:
             return
-        cost, value = purchase.take(quantity), sale.take(-quantity)
+        units_sold = -sale.left if quantity == wanted else actions.entitled(quantity, (ratio[1], ratio[0]))
+        cost, value = purchase.take(quantity), sale.take(-units_sold)
         # A purchase later than its sale closes it; held since then, for no time at all.
         held = min(purchase.at, sale.at)
         bought = purchase.trade
         self.closures.append(
-            Closure(sale.trade.version, bought.id, bought.version, held, sale.at, quantity, cost, value, match)
+            Closure(sale.trade.version, bought.id, bought.version, held, sale.at, units_sold, cost, value, match)
         )
 
     def _into_pool(self, day: "_Day") -> None:
@@ -283,13 +410,37 @@ class _Day:
         return part
 
 
-def _days(trades: Sequence[LiveTrade], policy: Policy) -> Iterator[_Day]:
+def _same_side(lot: OpenLot, loss: _Loss) -> bool:
+    return (lot.remaining > 0) == (loss.whole > 0)
+
+
+def _ratio_between(acts: Iterable[Act], start: datetime, end: datetime) -> tuple[int, int]:
+    """Return what splits after a time and until another made of one unit."""
+    new, old = ONE_TO_ONE
+    for act in acts:
+        if isinstance(act, Split) and start < act.executed_at <= end:
+            new, old = new * act.ratio[0], old * act.ratio[1]
+    return new, old
+
+
+def _in_turn(acts: Sequence[Act], days: Sequence[_Day]) -> Iterator[tuple[Act | None, _Day | None]]:
+    """Yield actions and days in the order of time, what begins a day before its trades."""
+    left = list(acts)
+    for day in days:
+        while left and left[0].executed_at <= day.at:
+            yield left.pop(0), None
+        yield None, day
+    for act in left:
+        yield act, None
+
+
+def _days(trades: Sequence[LiveTrade], policy: Policy, worth: Worth) -> Iterator[_Day]:
     for day, of_day in groupby(trades, key=lambda t: _day(t.executed_at)):
         both = list(of_day)
         for side in (True, False):
             if chosen := [t for t in both if t.quantity and (t.quantity > 0) == side]:
                 quantity = sum((t.quantity for t in chosen), ZERO)
-                total = sum((amount(t, policy) for t in chosen), ZERO)
+                total = sum((amount(t, policy, worth) for t in chosen), ZERO)
                 yield _Day(day, chosen[0].executed_at, chosen[0], quantity, total, quantity, total)
 
 

@@ -29,6 +29,7 @@ class TradeRow:
     price: Decimal
     fees: Decimal
     chosen: tuple[UUID, ...] = ()
+    broker_id: int = 0
 
     @property
     def totals(self) -> tuple[Decimal, Decimal, Decimal]:
@@ -52,7 +53,10 @@ def live_trades(rows: Iterable[TradeRow]) -> list[LiveTrade]:
     by_id = {r.id: r for r in rows}
     replaced = {r.ref_id for r in by_id.values()}
     live = [r for r in by_id.values() if r.id not in replaced and r.kind != BUST]
-    found = [LiveTrade(_first(by_id, r).id, r.id, r.executed_at, r.quantity, r.price, r.fees, r.chosen) for r in live]
+    found = [
+        LiveTrade(_first(by_id, r).id, r.id, r.executed_at, r.quantity, r.price, r.fees, r.chosen, r.broker_id)
+        for r in live
+    ]
     return sorted(found, key=lambda t: t.key)
 
 
