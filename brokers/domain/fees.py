@@ -6,11 +6,12 @@ A schedule is a list of items. Each has a `kind`, which names the charge, a `bas
   `percent_of`: in percent of what the schedule charges for the kind named by `of`.
 - `rate`, or `tiers` ([bound, rate], the last bound null: each unit at the rate of its place in the month's volume, by
   value for `percent`), or `bands` ({below or upto, rate}, the last with neither: all at the rate of the order's price, or
-  by its value with `by: value`).
+  of what `by` names: value or quantity; `month_upto`: only while the month's volume before the order is no more).
 
-It may also have `side`; `liquidity` (maker or taker); `above` (nothing up to this value); `min` and `max` (amounts),
-`max_percent` (in percent of the value; it binds the minimum too); `round` (to: a step, mode: up, down, half_up or
-half_even); `currency`, of a third country or `base`, which takes a `percent` of the units instead of the cash.
+It may also have `side`; `liquidity` (maker or taker); `hours` (regular or extended: outside of the exchange's session);
+`above` (nothing up to this value); `min` and `max` (amounts), `max_percent` (in percent of the value; it binds the
+minimum too); `round` (to: a step, mode: up, down, half_up or half_even); `currency`, of a third country or `base`, which
+takes a `percent` of the units instead of the cash.
 
 All of it counts once for a broker's order, however many fills it takes: each fill is charged what it adds to the order's
 total, as rounded. A negative rate is a rebate. What a maker pays and a taker doesn't must be in proportion: no minimum.
@@ -19,16 +20,18 @@ total, as rounded. A negative rate is a rebate. What a maker pays and a taker do
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, Decimal
+from itertools import product
 from typing import Any
 
 from oms.kernel.decimals import EXACT, ZERO, money
 
 MAKER, TAKER = "maker", "taker"
+REGULAR, EXTENDED = "regular", "extended"
 BASE = "base"
 _BASES = frozenset({"per_share", "per_contract", "percent", "per_order", "percent_of"})
 _MODES = {"up": ROUND_UP, "down": ROUND_DOWN, "half_up": ROUND_HALF_UP, "half_even": ROUND_HALF_EVEN}
 _KEYS = frozenset(
-    "kind basis rate tiers bands by of side liquidity above min max max_percent round currency".split()  # noqa: SIM905
+    "kind basis rate tiers bands by of side liquidity hours above min max max_percent round currency".split()  # noqa: SIM905
 )
 
 
@@ -62,6 +65,7 @@ def charge(
     done: Done = NOTHING,
     month: Done = NOTHING,
     liquidity: str = TAKER,
+    hours: str = REGULAR,
     base_currency: str = "",
 ) -> list[FeeCharge]:
     """Return the charges of a fill, in the order of the schedule's items; items of another side are left out.
@@ -70,7 +74,11 @@ def charge(
     what the order filled before, `month` what the account did there this month before the order. Quantity is unsigned.
     What can't be read raises `ValueError`: a fee that can't be read must not be taken as none.
     """
-    wanted = [i for i in items if i.get("side", side) == side and i.get("liquidity", liquidity) == liquidity]
+    wanted = [
+        i
+        for i in items
+        if i.get("side", side) == side and i.get("liquidity", liquidity) == liquidity and i.get("hours", hours) == hours
+    ]
     after = _totals(wanted, Done(done.quantity + quantity, done.value + quantity * price), month)
     before = _totals(wanted, done, month) if done.quantity else [ZERO] * len(wanted)
     charges = []
@@ -98,20 +106,30 @@ def judge(items: object) -> None:
             raise ValueError(f"{item['kind']}: only a percentage can be taken in units")
         if item.get("liquidity", TAKER) not in (MAKER, TAKER):
             raise ValueError(f"{item['kind']}: liquidity is maker or taker")
-        if item.get("by", "price") not in ("price", "value"):
-            raise ValueError(f"{item['kind']}: bands go by price or by value")
+        if item.get("hours", REGULAR) not in (REGULAR, EXTENDED):
+            raise ValueError(f"{item['kind']}: hours are regular or extended")
+        if item.get("by", "price") not in ("price", "value", "quantity"):
+            raise ValueError(f"{item['kind']}: bands go by price, by value or by quantity")
         if "tiers" in item and item["tiers"][-1][0] is not None:
             raise ValueError(f"{item['kind']}: the last tier has no bound")
         kinds.add(item["kind"])
     one = Decimal(1)
     for side in ("buy", "sell"):
-        for liquidity in (MAKER, TAKER):
-            charge(items, side=side, quantity=one, price=one, currency="USD", liquidity=liquidity, base_currency="BTC")
+        for liquidity, hours in product((MAKER, TAKER), (REGULAR, EXTENDED)):
+            charge(
+                items, side=side, quantity=one, price=one, currency="USD", liquidity=liquidity, hours=hours,
+                base_currency="BTC",
+            )  # fmt: skip
 
 
 def needs_month(items: Iterable[Mapping[str, Any]]) -> bool:
     """Tell whether what the account did this month counts for a schedule."""
-    return any("tiers" in i for i in items)
+    return any("tiers" in i or any("month_upto" in band for band in i.get("bands", ())) for i in items)
+
+
+def cancellation(*, canceled: int, executed: int, fee: Decimal, credit: Decimal) -> Decimal:
+    """Return what a broker charges for cancels of a day where executions earn a credit against it; never below zero."""
+    return max(ZERO, canceled * fee - executed * credit)
 
 
 def _totals(items: Sequence[Mapping[str, Any]], order: Done, month: Done) -> list[Decimal]:
@@ -133,19 +151,20 @@ def _amount(item: Mapping[str, Any], order: Done, month: Done, by_kind: Mapping[
     if "above" in item and order.value <= _decimal(item["above"]):
         return ZERO
     if basis in ("per_share", "per_contract"):
-        return _tiered(item, order.quantity, month.quantity, order)
+        return _tiered(item, order.quantity, month.quantity, order, month)
     if basis == "percent":
         base = order.quantity if item.get("currency") == BASE else order.value
-        return _tiered(item, base, month.quantity if item.get("currency") == BASE else month.value, order) / 100
+        before = month.quantity if item.get("currency") == BASE else month.value
+        return _tiered(item, base, before, order, month) / 100
     if basis == "per_order":
-        return _rate(item, order)
-    return by_kind.get(item["of"], ZERO) * _rate(item, order) / 100
+        return _rate(item, order, month)
+    return by_kind.get(item["of"], ZERO) * _rate(item, order, month) / 100
 
 
-def _tiered(item: Mapping[str, Any], size: Decimal, before: Decimal, order: Done) -> Decimal:
+def _tiered(item: Mapping[str, Any], size: Decimal, before: Decimal, order: Done, month: Done) -> Decimal:
     """Return size times the rate; with tiers every part at the rate of its place after `before`."""
     if "tiers" not in item:
-        return size * _rate(item, order)
+        return size * _rate(item, order, month)
     total, start, end = ZERO, before, before + size
     for bound, rate in item["tiers"]:
         upto = end if bound is None else min(end, _decimal(bound))
@@ -155,12 +174,20 @@ def _tiered(item: Mapping[str, Any], size: Decimal, before: Decimal, order: Done
     return total
 
 
-def _rate(item: Mapping[str, Any], order: Done) -> Decimal:
+def _rate(item: Mapping[str, Any], order: Done, month: Done) -> Decimal:
     if "bands" not in item:
         return _decimal(item["rate"])
-    by = order.value if item.get("by") == "value" else EXACT.divide(order.value, order.quantity)
+    match item.get("by", "price"):
+        case "value":
+            by = order.value
+        case "quantity":
+            by = order.quantity
+        case _:
+            by = EXACT.divide(order.value, order.quantity)
     for band in item["bands"]:
-        below, upto = band.get("below"), band.get("upto")
+        below, upto, so_far = band.get("below"), band.get("upto"), band.get("month_upto")
+        if so_far is not None and month.quantity > _decimal(so_far):
+            continue
         if (below is None or by < _decimal(below)) and (upto is None or by <= _decimal(upto)):
             return _decimal(band["rate"])
     raise ValueError("the last band of a fee has no bound")

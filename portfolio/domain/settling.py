@@ -1,6 +1,7 @@
 """The states of a settlement and what each may become; one amount is settled once."""
 
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 
 from oms.kernel.decimals import EXACT, ZERO, money
@@ -40,3 +41,9 @@ def mark(now: Progress, *, whole: Decimal, amount: Decimal, state: str, quantity
         raise Invalid("out_of_range", "More than was delivered before, and less than all of it.", field="quantity")
     share = money(EXACT.divide(EXACT.multiply(amount, quantity), abs(whole)))
     return Progress(PARTIAL, quantity if whole > ZERO else -quantity, share)
+
+
+def settled_until(at: datetime, hour: time, zone: tzinfo) -> date:
+    """Return the last day whose deliveries have been made by a time, where they are made at an hour of the market's day."""
+    here = at.astimezone(zone)
+    return here.date() if here.time() >= hour else here.date() - timedelta(days=1)
