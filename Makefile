@@ -34,8 +34,8 @@ bench: setup ## Measure speed, with baselines; ONLY=name runs one
 faults: setup ## Kill processes and servers under load and count what is lost; KILLS=300 CYCLES=20 SEED=7 ONLY=name
 	$(PYTHON) manage.py test -n 0 -m long tests/faults $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
 
-simulate: setup ## Trade against lying brokers on a clock of their own; SEED=1 ORDERS=2000 FAULTS=all
-	$(PYTHON) manage.py simulate --seed $(or $(SEED),1) --orders $(or $(ORDERS),2000) --faults $(or $(FAULTS),all) --report var/reports $(ARGS)
+simulate: setup ## Trade against lying brokers on a clock of their own; SEEDS=200 SEED=1 ORDERS=60 FAULTS=all
+	$(PYTHON) manage.py simulate --seed $(or $(SEED),1) --seeds $(or $(SEEDS),200) --orders $(or $(ORDERS),60) --faults $(or $(FAULTS),all) --report var/reports $(ARGS)
 
 fuzz: setup ## Generate requests from the API's own description; FUZZ=500 examples a route
 	FUZZ=$(or $(FUZZ),200) $(PYTHON) manage.py test -n 0 tests/security/test_schema.py $(ARGS)

@@ -171,7 +171,7 @@ def health() -> list[dict[str, Any]]:
     """Return every broker with the state of its session and of its breaker, by code."""
     found = sql.rows(
         "SELECT b.code, b.name, b.adapter, b.enabled, "
-        "coalesce(s.connected AND s.lease_until > now(), false) AS connected, coalesce(h.failures_in_row, 0) AS failures_in_row, "
+        "coalesce(s.connected AND s.lease_until > desk_clock(), false) AS connected, coalesce(h.failures_in_row, 0) AS failures_in_row, "
         "h.open_until, h.ack_ms FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
         "LEFT JOIN brokers_brokerhealth h ON h.broker_id = b.id ORDER BY b.code"
     )

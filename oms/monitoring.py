@@ -65,7 +65,7 @@ def _gateways() -> str:
     """A gateway is well when it holds its lease; whether its broker answers is the broker's matter."""
     rows = sql.run(
         "SELECT b.code FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
-        "WHERE b.enabled AND coalesce(s.lease_until < now(), true) ORDER BY b.code"
+        "WHERE b.enabled AND coalesce(s.lease_until < desk_clock(), true) ORDER BY b.code"
     ).fetchall()
     return f"no gateway for {', '.join(code for (code,) in rows)}" if rows else ""
 
@@ -111,15 +111,15 @@ def exceptions(*, at: datetime) -> list[dict[str, Any]]:
 
 
 _FIGURES = {
-    "oms_submissions_due": "SELECT count(*) FROM orders_submission WHERE state = 'prepared' AND due_at < now()",
+    "oms_submissions_due": "SELECT count(*) FROM orders_submission WHERE state = 'prepared' AND due_at < desk_clock()",
     "oms_submissions_unknown": "SELECT count(*) FROM orders_submission WHERE state = 'unknown'",
     "oms_submission_oldest_due_seconds": (
-        "SELECT coalesce(extract(epoch FROM now() - min(due_at)), 0) FROM orders_submission WHERE state = 'prepared' AND due_at < now()"
+        "SELECT coalesce(extract(epoch FROM desk_clock() - min(due_at)), 0) FROM orders_submission WHERE state = 'prepared' AND due_at < desk_clock()"
     ),
     "oms_reports_parked": "SELECT count(*) FROM orders_parkedreport WHERE applied_at IS NULL",
     "oms_halts_engaged": "SELECT count(*) FROM risk_halt WHERE released_at IS NULL",
     "oms_holds_open": "SELECT count(*) FROM risk_hold WHERE open_quantity > 0",
-    "oms_gateways_connected": "SELECT count(*) FROM brokers_brokersession WHERE connected AND lease_until > now()",
+    "oms_gateways_connected": "SELECT count(*) FROM brokers_brokersession WHERE connected AND lease_until > desk_clock()",
     "oms_journal_events": "SELECT coalesce(sum(sequence), 0) FROM journal_stream",
 }
 """Gauge to query; each answers from an index or a small table."""

@@ -17,7 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from brokers import queries as brokers
 from oms.kernel.errors import DomainError
-from oms.runtime import sql
+from oms.runtime import clock, sql
 from oms.runtime.redis import client
 from portfolio.operations import require_usable
 from risk.domain.limits import REQUIRED
@@ -104,8 +104,10 @@ def _redis() -> tuple[bool, str]:
 
 def _clock() -> tuple[bool, str]:
     before = time.time()
-    row = sql.run("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+    row = sql.run("SELECT extract(epoch FROM desk_clock())").fetchone()
     apart = abs(float(row[0] if row else 0) - (before + time.time()) / 2)
+    if not clock.is_real():
+        return False, "desk_clock() is not the real clock: this database was made for a simulation"
     return apart <= CLOCK_SECONDS_MAX, f"{apart:.3f} s from PostgreSQL's"
 
 

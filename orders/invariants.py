@@ -77,7 +77,7 @@ PREDICATES = {
         UNION ALL SELECT min(id::text) FROM orders_submission WHERE kind = 'new' AND state IN ('sent', 'unknown')
           GROUP BY child_id HAVING count(*) > 1""",
     "I20 nothing stays unanswered for five minutes": """
-        SELECT id FROM orders_submission WHERE state IN ('sent', 'unknown') AND sent_at < now() - interval '5 minutes'""",
+        SELECT id FROM orders_submission WHERE state IN ('sent', 'unknown') AND sent_at < desk_clock() - interval '5 minutes'""",
     "I21 the last event of an order tells its status": f"""
         SELECT o.id FROM orders_order o LEFT JOIN LATERAL (
           SELECT e.body FROM journal_event e
@@ -92,7 +92,7 @@ PREDICATES = {
           WHERE e.frame = 'order' AND e.body NOT LIKE '%,"transitions":[]%') x
         WHERE before IS NOT NULL AND before <> a""",
     "I24 no due submission older than a minute": """
-        SELECT id FROM orders_submission WHERE state = 'prepared' AND due_at < now() - interval '60 seconds' AND kind <> 'cancel'
+        SELECT id FROM orders_submission WHERE state = 'prepared' AND due_at < desk_clock() - interval '60 seconds' AND kind <> 'cancel'
           AND broker_id IN (SELECT id FROM brokers_broker WHERE enabled)
           AND NOT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)""",
     "I24b no report of a broker is set aside for a person to mend": """

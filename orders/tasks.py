@@ -74,15 +74,15 @@ def due_work() -> list[tuple[str, bool, bool]]:
         """
         SELECT b.code,
           b.enabled AND EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
-                  AND s.kind <> 'cancel' AND s.due_at < now())
+                  AND s.kind <> 'cancel' AND s.due_at < desk_clock())
           OR EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
-                     AND s.kind = 'cancel' AND s.due_at < now()),
-          EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.due_at < now()
-                  AND (s.state = 'unknown' OR (s.state = 'sent' AND s.lease_until < now())))
+                     AND s.kind = 'cancel' AND s.due_at < desk_clock()),
+          EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.due_at < desk_clock()
+                  AND (s.state = 'unknown' OR (s.state = 'sent' AND s.lease_until < desk_clock())))
           OR EXISTS (SELECT 1 FROM orders_submission s WHERE s.broker_id = b.id AND s.state = 'prepared'
-                     AND s.kind <> 'cancel' AND s.valid_until < now())
+                     AND s.kind <> 'cancel' AND s.valid_until < desk_clock())
           OR EXISTS (SELECT 1 FROM orders_parkedreport p WHERE p.broker_id = b.id AND p.applied_at IS NULL
-                     AND p.received_at < now() - interval '1 second')
+                     AND p.received_at < desk_clock() - interval '1 second')
         FROM brokers_broker b
         """
     )

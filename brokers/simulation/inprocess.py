@@ -24,11 +24,12 @@ LINES: dict[str, Line] = {}
 
 
 class Line:
-    """Both ends of the wire to one venue."""
+    """Both ends of the wire to one venue. A venue that is `down` refuses every call, one that is silent takes no part."""
 
     def __init__(self, venue: Venue, clock: Callable[[], datetime]) -> None:
         self.venue, self.clock = venue, clock
-        self.last = 0  # the hello's answer: nothing was sent before
+        self.down = False
+        self.last = 0  # the hello's answer
         self.answer: bytes | None = None
         self.coming: deque[bytes] = deque()
         self.here: deque[bytes] = deque()
@@ -38,9 +39,12 @@ class Line:
     def wake(self) -> None:
         """Let the venue do what is due, and put its frames on the wire, as its lies have them."""
         self.venue.tick(self.clock())
+        silent = self.down or self.venue.lies.silence
         for _, line in self.venue.frames():
-            self.coming.extend(x for x in distort(self.venue, line).split(b"\n") if x)
-        self.coming.append(wire.encode({"heartbeat": self.venue.sequence}))
+            if not silent:
+                self.coming.extend(x for x in distort(self.venue, line).split(b"\n") if x)
+        if not silent:
+            self.coming.append(wire.encode({"heartbeat": self.venue.sequence}))
 
     def _serve(self, request: wire.Request) -> None:
         if request.op == "resend":
@@ -49,11 +53,24 @@ class Line:
             self.coming.extend(journal.read(n) for n in range(max(request.first, 1), last + 1))
             self.coming.append(wire.encode({"resent": last}))
             return
-        answer = wire.encode(reply(self.venue, request, self.clock()))
-        dropped = request.op == "submit" and self.venue.chance(self.venue.lies.drop_reply)
-        self.answer = None if dropped else answer
+        self.answer = None
+        if self.venue.lies.silence:
+            return
+        expired = 0 < request.expires_at < self.clock().timestamp()
+        answer = wire.encode(reply(self.venue, request, self.clock(), expired=expired))
+        if request.op != "submit" or not self.venue.chance(self.venue.lies.drop_reply):
+            self.answer = answer
 
     # -- the desk's end: what `Connection` offers ------------------------------------------------------------------
+
+    def open(self, after: int | None) -> None:
+        """Begin a session of reports behind a number: what was on its way to the last one is lost with it."""
+        self.venue.seal()
+        self.venue.frames()
+        self.coming.clear()
+        self.here.clear()
+        self.last = self.venue.sequence
+        self.coming.extend(self.venue.journal.read(n) for n in range((after or 0) + 1, self.last + 1))
 
     def write(self, line: bytes, deadline: float) -> None:
         """Hand a request over."""
@@ -75,6 +92,8 @@ class Line:
 
     def fill(self) -> None:
         """Take in what is on the wire."""
+        if self.down:
+            raise BrokerUnavailable("the broker is away")
         self.here.extend(self.coming)
         self.coming.clear()
 
@@ -87,11 +106,12 @@ class Line:
 
 
 class InProcessBroker(SimulatedBroker):
-    """The simulated brokers' adapter, over a `Line`."""
+    """The simulated brokers' adapter, over a `Line`; its deadlines are seconds of the line's clock."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
         self.code = settings["code"]
+        self.monotonic = self.wall = lambda: self.line.clock().timestamp()
 
     @property
     def line(self) -> Line:
@@ -99,11 +119,15 @@ class InProcessBroker(SimulatedBroker):
         return LINES[self.code]
 
     def _connected(self, deadline: float) -> Any:
+        if self.line.down:
+            raise BrokerUnavailable("the broker is away", sent=False)
         return self.line
 
     def stream(self, after: int | None) -> SimulatedStream:
         """See the port."""
-        return SimulatedStream(self.line, after)  # type: ignore[arg-type]
+        line = self._connected(0)
+        line.open(after)
+        return SimulatedStream(line, after)
 
 
 def build(settings: dict[str, Any]) -> InProcessBroker:

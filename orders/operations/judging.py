@@ -43,7 +43,7 @@ JOINED = """
 """What the predicate of halts looks at."""
 _WAITED = f"""
 SELECT s.id, o.id FROM orders_submission s {JOINED}
-WHERE s.broker_id = %(broker)s AND s.state = 'prepared' AND s.kind <> 'cancel' AND s.due_at <= clock_timestamp()
+WHERE s.broker_id = %(broker)s AND s.state = 'prepared' AND s.kind <> 'cancel' AND s.due_at <= desk_clock()
   AND (s.valid_until IS NULL OR s.valid_until > %(at)s)
   AND s.judged_at <= %(at)s - make_interval(secs => %(seconds)s) AND {HALT_PREDICATE}
 ORDER BY s.due_at LIMIT %(limit)s

@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -85,7 +85,7 @@ def _claim_statement(*, halts: bool) -> str:
     However long the queue, it reads no more than it takes. Without any halt engaged there is nothing to join for. What
     was judged too long ago is left to `judge_again`.
     """
-    due = """s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= clock_timestamp()
+    due = """s.broker_id = %(broker)s AND s.state = 'prepared' AND s.due_at <= desk_clock()
       AND (s.valid_until IS NULL OR s.valid_until > %(at)s)"""
     return f"""
     WITH cancels AS MATERIALIZED (
@@ -98,7 +98,7 @@ def _claim_statement(*, halts: bool) -> str:
       ORDER BY s.due_at LIMIT greatest(%(others)s - (SELECT count(*) FROM cancels), 0) FOR UPDATE OF s SKIP LOCKED
     )
     UPDATE orders_submission s SET state = 'sent', owner = %(owner)s, fence = s.fence + 1, attempts = s.attempts + 1,
-      sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+      sent_at = desk_clock(), lease_until = desk_clock() + make_interval(secs => %(lease)s)
     FROM (SELECT id FROM cancels UNION ALL SELECT id FROM others) claimed WHERE s.id = claimed.id
     RETURNING s.id, s.child_id, s.kind, s.client_order_id, s.fence, s.attempts, s.due_at, s.sent_at, s.correlation_id, s.message::text
     """
@@ -116,26 +116,38 @@ def send(broker: BrokerRef, *, owner: str, clock: Any) -> int:
 
 
 def send_once(broker: BrokerRef, *, owner: str, clock: Any) -> int:
-    """Send what is due at one broker, as much as fits into one call; return how many messages went out.
+    """Send what is due at one broker, as much as fits into one call; return how many messages went out."""
+    steps = sending(broker, owner=owner, clock=clock)
+    while True:
+        try:
+            crash.point(next(steps))
+        except StopIteration as end:
+            return int(end.value)
+
+
+def sending(
+    broker: BrokerRef, *, owner: str, clock: Any, monotonic: Callable[[], float] = time.monotonic
+) -> Generator[str, None, int]:
+    """Send what fits into one call, stopping where the process may be frozen or end: before and after the call.
 
     Claim and record are short transactions; the call stands between them, outside of any. A broker that was switched off
-    gets cancels only.
+    gets cancels only. Yields the points passed, returns how many messages went out.
     """
     adapter = adapter_for(broker.id, broker.adapter, broker.settings)
     size = min(CLAIM_MAX, adapter.capabilities.batch_max)
     # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
-    deadline = time.monotonic() + CALL_SECONDS_MAX
+    deadline = monotonic() + CALL_SECONDS_MAX
     claimed = claim(broker, owner=owner, limit=size, at=clock())
     if not claimed and judge_again(broker, at=clock()):
         claimed = claim(broker, owner=owner, limit=size, at=clock())
     if not claimed:
         return 0
-    crash.point("after_claim")
-    started = time.monotonic()
+    yield "after_claim"
+    started = monotonic()
     answers = adapter.send([c.message for c in claimed], deadline=deadline)
-    crash.point("after_send")
-    record(broker, claimed, answers, took_ms=(time.monotonic() - started) * 1000, at=clock())
-    crash.point("after_record")
+    yield "after_send"
+    record(broker, claimed, answers, took_ms=(monotonic() - started) * 1000, at=clock())
+    yield "after_record"
     return len(claimed)
 
 
@@ -364,10 +376,10 @@ def _give_up(
 def _expire_leases(broker: BrokerRef) -> list[UUID]:
     """Turn claims whose owner was not heard of again into unknowns."""
     rows = sql.run(
-        "UPDATE orders_submission SET state = 'unknown', due_at = clock_timestamp(), "
-        "log = log || jsonb_build_array(jsonb_build_object('at', to_char(clock_timestamp() AT TIME ZONE 'UTC', "
+        "UPDATE orders_submission SET state = 'unknown', due_at = desk_clock(), "
+        "log = log || jsonb_build_array(jsonb_build_object('at', to_char(desk_clock() AT TIME ZONE 'UTC', "
         "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), 'attempt', attempts, 'outcome', 'unknown', 'detail', 'the sender was lost')) "
-        "WHERE broker_id = %s AND state = 'sent' AND lease_until < clock_timestamp() RETURNING id",
+        "WHERE broker_id = %s AND state = 'sent' AND lease_until < desk_clock() RETURNING id",
         [broker.id],
     )
     return [r[0] for r in rows.fetchall()]

@@ -124,7 +124,7 @@ def release_halt(halt_id: UUID, *, reason: str, actor: Actor, at: datetime) -> H
 
 def _now_at_the_latest(at: datetime) -> datetime:
     """Return when the halt begins: under its lock no claim is under way, while at `at` one may have been."""
-    row = sql.run("SELECT greatest(%s::timestamptz, clock_timestamp())", [at]).fetchone()
+    row = sql.run("SELECT greatest(%s::timestamptz, desk_clock())", [at]).fetchone()
     assert row is not None  # noqa: S101 - a query of one value has one row
     began: datetime = row[0]
     return began

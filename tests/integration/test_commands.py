@@ -9,10 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 
 from brokers.models import Broker
-from oms import simulating
 from oms.journal.models import Event
-from oms.simulating import Simulation, parse_faults
-from orders import operations as desk_operations
+from oms.simulating import parse_faults
 from tests.conftest import Desk
 
 OURS = {"oms", "orders", "risk", "portfolio", "routing", "brokers", "analytics"}
@@ -125,39 +123,3 @@ class TestSimulate:
     def test_unknown_faults_are_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"no fault|between|could not convert"):
             parse_faults(text)
-
-    @pytest.mark.django_db(transaction=True)
-    def test_the_same_seed_ends_in_the_same_books(self) -> None:
-        told = []
-        for _ in range(2):
-            fresh()
-            told.append(Simulation(seed=3, orders=60, faults=parse_faults("all")).run())
-        first, second = ({k: v for k, v in t.items() if k != "seconds"} for t in told)
-        assert first == second
-        assert first["wrong"] == {}
-        assert first["resolved_by_asking"] > 0
-        assert first["executions"] > 20
-
-    @pytest.mark.django_db(transaction=True)
-    def test_a_desk_that_loses_fills_is_found_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        apply = desk_operations.apply
-
-        def forgetful(broker_id: int, reports: list[Any], **more: Any) -> int:
-            return apply(broker_id, [r for n, r in enumerate(reports) if r.kind != "trade" or n % 3], **more)
-
-        fresh()
-        monkeypatch.setattr(simulating.desk, "apply", forgetful)
-        monkeypatch.setattr(simulating, "DRAIN_STEPS_MAX", 5)
-        wrong = Simulation(seed=3, orders=40, faults={}).run()["wrong"]
-        assert wrong["executions_lost"]
-        assert wrong["positions_apart"]
-
-
-def fresh() -> None:
-    """Empty the database and what this process remembers of it."""
-    from brokers import queries
-    from orders.queries import forget_codes
-
-    call_command("flush", interactive=False, verbosity=0)
-    queries.forget_cache()
-    forget_codes()

@@ -87,6 +87,7 @@ class SimulatedBroker:
         self.capabilities = capabilities(settings)
         self._connection: Connection | None = None
         self._last_id = 0
+        self.monotonic, self.wall = time.monotonic, time.time
 
     def send(self, messages: Sequence[Message], *, deadline: float) -> list[Answer]:
         """See the port. A batch above `batch_max` is refused whole, before anything is written."""
@@ -98,8 +99,8 @@ class SimulatedBroker:
             connection = self._connected(deadline)
         except BrokerUnavailable as error:
             return _all(messages, Outcome.NOT_SENT, str(error))
-        line = self._request("submit", messages=[_out(m) for m in messages], expires_at=_wall_time(deadline))
-        started = time.monotonic()
+        line = self._request("submit", messages=[_out(m) for m in messages], expires_at=self._wall_time(deadline))
+        started = self.monotonic()
         if started >= deadline:
             return _all(messages, Outcome.NOT_SENT, "the deadline passed before the write")
         try:
@@ -108,7 +109,7 @@ class SimulatedBroker:
         except (BrokerUnavailable, msgspec.MsgspecError) as error:
             self.close()
             return _all(messages, Outcome.UNKNOWN, f"no readable answer: {error}")
-        rtt_ms = (time.monotonic() - started) * 1000
+        rtt_ms = (self.monotonic() - started) * 1000
         if submitted.id != self._last_id:
             self.close()
             return _all(messages, Outcome.UNKNOWN, "the answer belongs to another request")
@@ -155,13 +156,17 @@ class SimulatedBroker:
             self._connection = Connection(self.settings, "orders", deadline=deadline)
         return self._connection
 
+    def _wall_time(self, deadline: float) -> float:
+        """Return a monotonic deadline as Unix seconds: the broker refuses what reaches it later."""
+        return self.wall() + deadline - self.monotonic()
+
     def _request(self, op: str, **fields: Any) -> bytes:
         self._last_id += 1
         return _write({"op": op, "id": self._last_id} | fields)
 
     def _ask(self, kind: type[T], op: str, **fields: Any) -> T:
         """Ask a question; whatever goes wrong is `BrokerUnavailable`, so no fault can look like "nothing there"."""
-        deadline = time.monotonic() + QUERY_SECONDS
+        deadline = self.monotonic() + QUERY_SECONDS
         connection = self._connected(deadline)
         line = self._request(op, **fields)
         try:
@@ -188,11 +193,6 @@ def _out(message: Message) -> dict[str, Any]:
         if value is not None:
             fields[name] = format(value, "f") if isinstance(value, Decimal) else value
     return fields
-
-
-def _wall_time(deadline: float) -> float:
-    """Return a monotonic deadline as Unix seconds: the broker refuses what reaches it later."""
-    return time.time() + deadline - time.monotonic()
 
 
 def _all(messages: Sequence[Message], outcome: Outcome, reason: str) -> list[Answer]:

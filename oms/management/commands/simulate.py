@@ -4,18 +4,21 @@ import argparse
 import os
 import platform
 import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import ProgrammingError
 
 from oms.kernel import json
 from oms.runtime.commands import add_options, tell
-from oms.simulating import FAULTS, Simulation, parse_faults
-from orders.models import Order
+from oms.simulating import FAULTS, Simulation, furnish, parse_faults
+from oms.simulating.databases import Databases
 
 
 class Command(BaseCommand):
@@ -27,6 +30,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Take the seed, the number of orders and the faults."""
         parser.add_argument("--seed", type=int, default=1)
+        parser.add_argument(
+            "--seeds", type=int, default=1, help="how many seeds in a row, each in a database of its own"
+        )
         parser.add_argument("--orders", type=int, default=500)
         parser.add_argument(
             "--faults", default="all", help=f"none, all, or a list, each with =RATE: {', '.join(FAULTS)}"
@@ -41,34 +47,83 @@ class Command(BaseCommand):
             faults = parse_faults(options["faults"])
         except ValueError as error:
             raise CommandError(str(error), returncode=2) from error
-        if options["orders"] < 1:
-            raise CommandError("--orders must be above zero.", returncode=2)
+        for name in ("orders", "seeds"):
+            if options[name] < 1:
+                raise CommandError(f"--{name} must be above zero.", returncode=2)
+        seeds = range(options["seed"], options["seed"] + options["seeds"])
         if options["dry_run"]:
-            told = {"seed": options["seed"], "orders": options["orders"], "faults": faults, "dry_run": True}
-            tell(self, options, told, f"Would trade {options['orders']} orders of seed {options['seed']}.")
+            told = {
+                "seed": options["seed"],
+                "seeds": len(seeds),
+                "orders": options["orders"],
+                "faults": faults,
+                "dry_run": True,
+            }
+            tell(self, options, told, f"Would trade {options['orders']} orders of each of {len(seeds)} seeds.")
             return
-        call_command("migrate", verbosity=0, interactive=False)
-        if Order.objects.exists():
-            raise CommandError("This database has orders; a simulation needs one of its own.", returncode=2)
-        told = Simulation(seed=options["seed"], orders=options["orders"], faults=faults).run()
+        runs = list(self._runs(seeds, options["orders"], faults, quiet=options["json"]))
+        told = runs[0] if len(seeds) == 1 else _sum(runs, faults)
         if options["report"]:
             told["report"] = _report(options["report"], told)
         tell(self, options, told, _sentence(told))
         if told["wrong"]:
             raise SystemExit(1)
 
+    def _runs(
+        self, seeds: Sequence[int], orders: int, faults: dict[str, float], *, quiet: bool
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what came of each seed, until one goes wrong."""
+        try:
+            with Databases(furnish).ready() as databases:
+                for seed in seeds:
+                    with databases.fresh():
+                        told = Simulation(seed=seed, orders=orders, faults=faults).run()
+                    if not quiet and len(seeds) > 1:
+                        self.stdout.write(
+                            f"{seed}: {told['orders']} orders, {told['executions']} executions, {told['seconds']} s"
+                        )
+                    yield told
+                    if told["wrong"]:
+                        return
+        except ProgrammingError as error:
+            raise CommandError(f"A simulation makes databases of its own: {error}", returncode=2) from error
+
+
+def _sum(runs: Sequence[dict[str, Any]], faults: dict[str, float]) -> dict[str, Any]:
+    """Return many runs as one; the first that went wrong is told whole."""
+    happened: Counter[str] = Counter()
+    for run in runs:
+        happened.update(run["happened"])
+    wrong = next((r for r in runs if r["wrong"]), None)
+    told = {
+        name: sum(r[name] for r in runs) for name in ("orders", "executions", "resolved_by_asking", "simulated_seconds")
+    }
+    return told | {
+        "seeds": [runs[0]["seed"], runs[-1]["seed"]],
+        "seed": wrong["seed"] if wrong else runs[0]["seed"],
+        "faults": faults,
+        "happened": dict(sorted(happened.items())),
+        "statuses": dict(sorted(sum((Counter(r["statuses"]) for r in runs), Counter()).items())),
+        "digest": sha256("".join(r["digest"] for r in runs).encode()).hexdigest(),
+        "seconds": round(sum(r["seconds"] for r in runs), 1),
+        "wrong": wrong["wrong"] if wrong else {},
+    }
+
 
 def _sentence(told: dict[str, Any]) -> str:
     ended = ", ".join(f"{n} {status}" for status, n in told["statuses"].items())
+    first, last = told.get("seeds", (told["seed"], told["seed"]))
     lines = [
-        f"{told['orders']} orders of seed {told['seed']} in {told['seconds']} s: {ended}.",
+        f"{told['orders']} orders of seeds {first} to {last} in {told['seconds']} s ({told['simulated_seconds']} s there): {ended}.",
         f"{told['executions']} executions; {told['resolved_by_asking']} unanswered requests resolved by asking.",
+        ", ".join(f"{n} {what}" for what, n in told["happened"].items()),
         f"digest {told['digest']}",
         *(f"WRONG {name}: {what}" for name, what in told["wrong"].items()),
+        f"Play it again: manage.py simulate --seed {told['seed']}, with the same --orders and --faults."
+        if told["wrong"]
+        else "Nothing lost, nothing twice; books, rules and audit agree.",
     ]
-    return "\n".join(
-        [*lines, "" if told["wrong"] else "Nothing lost, nothing twice; books, rules and audit agree."]
-    ).strip()
+    return "\n".join(lines)
 
 
 def _report(folder: Path, told: dict[str, Any]) -> str:

@@ -110,10 +110,10 @@ class Gateway:
         held = sql.run(
             """
             INSERT INTO brokers_brokersession AS s (broker_id, owner, fence, lease_until, connected)
-            VALUES (%(broker)s, %(owner)s, 1, now() + make_interval(secs => %(lease)s), false)
+            VALUES (%(broker)s, %(owner)s, 1, desk_clock() + make_interval(secs => %(lease)s), false)
             ON CONFLICT (broker_id) DO UPDATE SET owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until,
               fence = s.fence + (s.owner <> EXCLUDED.owner)::int
-            WHERE s.owner = EXCLUDED.owner OR s.lease_until IS NULL OR s.lease_until < now()
+            WHERE s.owner = EXCLUDED.owner OR s.lease_until IS NULL OR s.lease_until < desk_clock()
             """,
             {"broker": self.broker.id, "owner": self.owner, "lease": LEASE_SECONDS},
         ).rowcount
@@ -154,7 +154,7 @@ class Gateway:
 
     def _connected(self, connected: bool) -> None:
         sql.run(
-            "UPDATE brokers_brokersession SET connected = %s, seen_at = now() WHERE broker_id = %s AND owner = %s",
+            "UPDATE brokers_brokersession SET connected = %s, seen_at = desk_clock() WHERE broker_id = %s AND owner = %s",
             [connected, self.broker.id, self.owner],
         )
 
