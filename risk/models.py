@@ -9,7 +9,7 @@ from brokers.models import Instrument
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from portfolio.models import Account, Strategy
-from risk.domain import tripwires
+from risk.domain import rules, tripwires
 
 
 class Group(models.Model):
@@ -70,11 +70,14 @@ class Limit(models.Model):
         QUOTE_AGE = "quote_age"  # seconds
         OPEN_ORDERS = "open_orders"
         ORDER_RATE = "order_rate"  # a second
+        REPLACE_RATE = "replace_rate"  # a second
         MESSAGE_RATE = "message_rate"  # orders and replaces a second
         AUTOMATED_RUNS = "automated_runs"  # orders of a program for one strategy until a person enables it again
         DAILY_LOSS = "daily_loss"
         DRAWDOWN = "drawdown"  # below the highest profit seen
         DUPLICATE_WINDOW = "duplicate_window"  # seconds
+        OPENING_CUTOFF = "opening_cutoff"  # seconds before the open after which nothing for it is taken
+        CLOSING_CUTOFF = "closing_cutoff"  # the same for the close
 
     class Status(models.TextChoices):
         PROPOSED = "proposed"
@@ -368,6 +371,87 @@ class Mandate(models.Model):
         return f"{self.scope_kind} {self.scope_key}: {self.dimension} {self.allowed}"
 
 
+class AccountRules(models.Model):
+    """By which rules an account trades from a UTC day on; without any, the house's. See `risk.domain.rules`.
+
+    A row is never changed: what holds is the newest one that was approved and whose day has come.
+    """
+
+    class Status(models.TextChoices):
+        PROPOSED = "proposed"
+        ACTIVE = "active"
+        REFUSED = "refused"
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, related_name="rules", db_index=False)
+    since = models.DateField()
+    margin = models.CharField(max_length=8, choices=[(m, m) for m in rules.MARGINS], default=rules.HOUSE)
+    borrowing = models.BooleanField(default=False)  # of a cash account
+    haircuts = models.JSONField(default=dict)  # fractions of the market value by asset class
+    settled_only = models.BooleanField(default=False)
+    locates = models.BooleanField(default=False)
+    day_trading = models.BooleanField(default=False)
+    migrated_on = models.DateField(null=True)  # when its broker put intraday margin in place of the pattern rule
+    self_trade = models.CharField(
+        max_length=13, blank=True, choices=[(m, m) for m in rules.SELF_TRADE_MODES], default=""
+    )
+    reason = models.CharField(max_length=200)
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.PROPOSED)
+    maker = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    approver = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    created_at = models.DateTimeField()
+    history = HistoricalRecords()
+
+    class Meta:
+        verbose_name_plural = "account rules"
+        constraints = [
+            models.CheckConstraint(condition=models.Q(margin__in=rules.MARGINS), name="account_rules_margin_known"),
+            models.CheckConstraint(
+                condition=models.Q(self_trade__in=["", *rules.SELF_TRADE_MODES]), name="account_rules_self_trade_known"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(borrowing=False) | models.Q(margin=rules.CASH),
+                name="account_rules_borrowing_of_cash",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status="active", approver__isnull=False) | ~models.Q(status="active"),
+                name="account_rules_approved_by_someone",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["account", "-since", "-id"], condition=models.Q(status="active"), name="account_rules_in_force"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.margin} of {self.account_id} since {self.since}"
+
+
+class Locate(models.Model):
+    """Units of an instrument that somebody found to lend an account for short sales of one UTC day."""
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    quantity = ExactField()
+    day = models.DateField()
+    lender = models.CharField(max_length=80)
+    reference = models.CharField(max_length=64)  # the lender's
+    made_by = models.CharField(max_length=80)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["lender", "reference"], name="locate_reference_unique"),
+            *bounded("locate", positive=("quantity",)),
+        ]
+        indexes = [models.Index(fields=["account", "day", "instrument"], name="locate_day")]
+
+    def __str__(self) -> str:
+        return f"{text(self.quantity)} of {self.instrument_id} from {self.lender}"
+
+
 class Approval(models.Model):
     """What waits, or waited, for a second person: which object, what would be done to it, and who said what."""
 
@@ -377,6 +461,7 @@ class Approval(models.Model):
         EXECUTION = "execution"
         TRADE = "trade"
         BREAK = "break"
+        RULES = "rules"
 
     class Status(models.TextChoices):
         PENDING = "pending"

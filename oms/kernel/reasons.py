@@ -35,6 +35,12 @@ class Reason(StrEnum):
     LOSS_LIMIT = "loss_limit", "The account has lost more than it may; only what reduces a position passes."
     SPREAD_TOO_WIDE = "spread_too_wide", "The market stands too wide to trade in."
     BUYING_POWER = "buying_power", "The account lacks the free cash for the worst case."
+    UNSETTLED_CASH = "unsettled_cash", "The settled cash does not pay for it; wait until sales have settled."
+    DAY_TRADE_LIMIT = "day_trade_limit", "It could make one day trade more than the account's equity allows."
+    NOT_LOCATED = "not_located", "The units to be sold short were not located for today."
+    SELF_TRADE = "self_trade", "It would trade with an open order of the same account."
+    WOULD_NOT_REDUCE = "would_not_reduce", "It is to reduce a position only, and could open one."
+    LIST_REFUSED = "list_refused", "Another order of the same list was refused, and all were to be placed or none."
     DUPLICATE_SUSPECT = "duplicate_suspect", "The same order was sent a moment ago under another id."
     RESTRICTED = "restricted", "The instrument is on the restricted list."
     NOT_PERMITTED = "not_permitted", "The account, trader or strategy may not trade this."
@@ -50,6 +56,7 @@ class Reason(StrEnum):
         "session_closed",
         "The exchange is closed; send a gtc or gtd order with a price, or wait until it opens.",
     )
+    AUCTION_CUTOFF = "auction_cutoff", "It comes too late for the auction that it is for."
     CHECK_FAILED = "check_failed", "A risk check could not be computed, so the order was stopped."
     APPROVAL_REFUSED = "approval_refused", "The approver said no."
     APPROVAL_EXPIRED = "approval_expired", "Nobody approved the order in time."

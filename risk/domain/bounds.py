@@ -81,6 +81,12 @@ class MessageRate(Ceiling):
     name, broken, what = "message_rate", Reason.RATE_LIMIT, "a number of messages in a second"
 
 
+class ReplaceRate(Ceiling):
+    """Replaces let through in the last second, with this one."""
+
+    name, broken, what = "replace_rate", Reason.RATE_LIMIT, "a number of replaces in a second"
+
+
 class AutomatedRuns(Ceiling):
     """Orders that a program sent for a strategy since a named person last enabled it, with this one."""
 
@@ -249,3 +255,22 @@ class SpreadWidth(Check):
         """Tell the width."""
         width = 2 * (self.ask - self.bid) / (self.bid + self.ask)
         return f"The market is {width:.6f} wide; {decimals.text(self.limit)} is allowed by {self.scope}."
+
+
+@dataclass(frozen=True, slots=True)
+class AuctionCutoff(Check):
+    """Seconds left until the auction that an order is for, None where its exchange keeps no hours, and the fewest."""
+
+    name = "auction_cutoff"
+    auction: str
+    left: Decimal | None
+    cutoff: Decimal
+    scope: str
+
+    def judge(self) -> Reason | None:
+        """Deny what comes too late to be sure of the auction."""
+        return Reason.AUCTION_CUTOFF if self.left is not None and self.left < self.cutoff else None
+
+    def explain(self, reason: Reason) -> str:
+        """Tell the times."""
+        return f"{self.left:.0f} s are left until the {self.auction}; {decimals.text(self.cutoff)} are the fewest of {self.scope}."

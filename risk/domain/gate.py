@@ -1,46 +1,35 @@
 """Judging a batch of orders in memory, each approved one counting for the next.
 
-**Buying power.** In the account's base currency:
-
-    free = cash of all currencies − amounts held − 1.5 × market value of short positions
-
-and an order holds, per unit, what it may take from that in the worst case:
-
-- a buy takes its worst price: the limit price, or at market the ask (or the stop price, if higher) plus the collar;
-- a buy that only covers a short gives its margin back, so it takes max(0, worst price − 1.5 × mid);
-- a sale of what is held takes nothing;
-- a sale that opens or extends a short brings its price and ties 1.5 × the market value: 1.5 × max(mid, price) − price.
-
-An order that crosses zero is held as if all of it opened. Cash without a rate counts for nothing if it is
-ours, and stops the order if it is owed.
+What an order takes from its account, and what is free, stands in `risk.domain.margins`.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
 from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.kernel import decimals
-from oms.kernel.decimals import EXACT, ZERO
+from oms.kernel.decimals import ZERO
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
-from risk.domain import checks, measures
+from risk.domain import checks, margins, measures, standing
+from risk.domain.daytrading import PATTERN_EQUITY, Tally, pattern_rule_holds
 from risk.domain.exposures import Exposures, Holding
 from risk.domain.intents import Intent, Verdict
 from risk.domain.limits import LimitRef, LimitSet
+from risk.domain.margins import COLLAR_DEFAULT
 from risk.domain.pacing import Pace, PaceKey, seconds_between
 from risk.domain.results import Profit, Result, profit_of
+from risk.domain.rules import CANCEL_NEWEST, CASH, HOUSE_RULES, Rules
 from risk.domain.scopes import Scope, scopes_of
+from risk.domain.selftrade import Prevented, Resting, mode_of, prevent, would_meet
 
 QUOTE_AGE_DEFAULT = Decimal(60)
-COLLAR_DEFAULT = Decimal("0.10")
-SHORT_MARGIN = Decimal("1.5")
-_STEP = Decimal("1E-10")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +70,10 @@ class Facts:
     fingerprints of orders approved inside their duplicate window; `watched` since when an instrument is looked at. `sessions` tells whether exchange hours are kept,
     `closed` which instruments' exchanges are closed. What stands after that is filled only where a limit asks for it:
     `results` and `peaks` (the highest profit seen) by account, `paces`, `open_orders` as counted, and `by_strategy` what
-    a strategy holds and works in an account.
+    a strategy holds and works in an account. And where an account has `rules` that ask: `receivable` proceeds by account
+    and currency that have not settled, units `located` for today and `borrowed` (short when the day began) by account and
+    instrument, `day_trades` by account and the `tallies` of today by account and instrument, instruments that would be
+    held `overnight`, and the orders `resting`. `auctions` tells the seconds until those of an instrument, by time in force.
     """
 
     at: datetime
@@ -104,6 +96,15 @@ class Facts:
     paces: dict[PaceKey, Pace] = field(default_factory=dict)
     open_orders: Counter[OpenKey] = field(default_factory=Counter)
     by_strategy: dict[tuple[int, int], dict[int, Holding]] = field(default_factory=dict)
+    rules: dict[int, Rules] = field(default_factory=dict)
+    receivable: dict[int, dict[str, Decimal]] = field(default_factory=dict)
+    located: dict[tuple[int, int], Decimal] = field(default_factory=dict)
+    borrowed: dict[tuple[int, int], Decimal] = field(default_factory=dict)
+    day_trades: dict[int, int] = field(default_factory=dict)
+    tallies: dict[tuple[int, int], Tally] = field(default_factory=dict)
+    overnight: set[int] = field(default_factory=set)
+    resting: list[Resting] = field(default_factory=list)
+    auctions: dict[tuple[int, str], Decimal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,10 @@ class Gate:
             self._limits[scopes] = LimitSet(x for x in self.facts.limits if x.binds in scopes)
         return self._limits[scopes]
 
+    def rules_of(self, intent: Intent) -> Rules:
+        """Return the rules of the order's account."""
+        return self.facts.rules.get(intent.account_id, HOUSE_RULES)
+
     def judge(
         self, intent: Intent, *, working: Decimal | None = None, waived: bool = False
     ) -> tuple[Verdict, Reservation | None]:
@@ -165,14 +170,41 @@ class Gate:
             done.append(check.as_json(reason))
             if reason is not None:
                 return Verdict(intent.order_id, False, reason.value, check.explain(reason)[:200], done, reduces), None
+        mine = self._prevented(intent, quantity, done, can_wait=is_new or waived)
+        if mine is not None and mine[0].quantity == 0:
+            told = Reason.SELF_TRADE.value, mine[1], done, reduces
+            return Verdict(intent.order_id, False, *told, prevented=mine[0]), None
         if not waived and (breach := self._soft_breach(intent, quantity, reduces, done, is_new=is_new)):
             reason, detail = breach
             return Verdict(intent.order_id, False, reason.value, detail, done, reduces, held=True), None
+        if mine is not None:
+            told = Reason.SELF_TRADE.value, mine[1], done, reduces
+            return Verdict(intent.order_id, False, *told, held=True, prevented=mine[0]), None
         unit = self.unit_amount(intent, quantity)
         window = self.limits_for(intent).duplicate_window(intent) if is_new else ZERO
         mark = fingerprint(intent) if window > 0 else None
         self.let_through(intent, quantity, unit, mark, is_new=is_new, paced=not waived)
         return Verdict(intent.order_id, True, "", "", done, reduces), Reservation(quantity, unit, mark)
+
+    def _prevented(
+        self, intent: Intent, quantity: Decimal, done: list[dict[str, Any]], *, can_wait: bool
+    ) -> tuple[Prevented, str] | None:
+        """Return what becomes of an order that would meet others of its account, in words too; None of one that meets none.
+
+        What can't wait for anything, as other terms of an order that works, is refused instead.
+        """
+        mode = mode_of(intent.self_trade, self.rules_of(intent).self_trade)
+        if not mode:
+            return None
+        mine = [r for r in self.facts.resting if (r.account_id, r.instrument_id) == intent.pair]
+        met = would_meet(intent.side, intent.limit_price, [r for r in mine if r.order_id != intent.order_id])
+        found = prevent(mode if can_wait else CANCEL_NEWEST, quantity, met)
+        cancels, reduced = ",".join(map(str, found.cancels)), found.reduced or ("", ZERO)
+        check = standing.NoSelfTrade(mode, quantity, found.quantity, cancels, str(reduced[0]), reduced[1])
+        reason = check.judge()
+        waits = {"soft": True} if reason is not None and found.quantity else {}
+        done.append(check.as_json(reason) | waits)
+        return None if reason is None else (found, check.explain(reason))
 
     def _soft_breach(
         self, intent: Intent, quantity: Decimal, reduces: bool, done: list[dict[str, Any]], *, is_new: bool
@@ -206,6 +238,9 @@ class Gate:
             self.facts.recent.add(mark)
         if paced:
             self._pace(intent, is_new=is_new)
+        if is_new and (intent.self_trade or self.rules_of(intent).self_trade) and not intent.waits:
+            mine = intent.order_id, *intent.pair, intent.side, quantity, intent.limit_price
+            self.facts.resting.append(Resting(*mine))
         if is_new and "open_orders" in self.limits_for(intent).kinds:
             self.facts.open_orders[open_key(intent)] += 1
 
@@ -266,9 +301,19 @@ class Gate:
         if intent.limit_price is not None and "price_collar" not in limits.hard:
             house = [limits.tightest("price_collar", COLLAR_DEFAULT)]
             yield measures.MEASURES["price_collar"](self, intent, quantity, house)
-        if intent.side != "buy":
+        if intent.reduce_only:
+            yield standing.ReducesOnly(quantity, reduces)
+        rules = self.rules_of(intent)
+        if intent.side != "buy" and (rules.margin != CASH or rules.borrowing):
             yield self._short_sale(intent, quantity)
-        yield self._buying_power(intent, quantity)
+        if rules is not HOUSE_RULES:
+            yield from self._by_rules(intent, quantity, rules)
+        unit = self.unit_amount(intent, quantity)
+        needed = self.convert(quantity * unit, intent.instrument.currency, intent.base_currency)
+        if check := margins.model_of(rules).check(self, intent, needed):
+            yield check
+        if rules.settled_only:
+            yield self._settled_cash(intent, needed)
 
     def _measured(
         self, limits: Mapping[str, list[LimitRef]], intent: Intent, quantity: Decimal, reduces: bool, *, is_new: bool
@@ -306,32 +351,51 @@ class Gate:
             intent.instrument.asset_class, intent.side, quantity, free, lender in self.facts.shortable
         )
 
-    def _buying_power(self, intent: Intent, quantity: Decimal) -> checks.Check:
-        unit = self.unit_amount(intent, quantity)
-        needed = self.convert(quantity * unit, intent.instrument.currency, intent.base_currency)
-        available = self.free_cash(intent.account_id, intent.base_currency)
-        return checks.BuyingPower(needed, available, intent.base_currency)
+    def _by_rules(self, intent: Intent, quantity: Decimal, rules: Rules) -> Iterator[checks.Check]:
+        """Yield what the account's own rules ask besides its margin."""
+        held = self.holding(intent)
+        if rules.margin == CASH and not rules.borrowing and intent.side != "buy":
+            free = held.quantity - held.selling
+            if intent.instrument.asset_class == "fx":
+                free += self.facts.cash.get(intent.account_id, {}).get(intent.instrument.base_currency, ZERO)
+            yield standing.Covered(intent.instrument.asset_class, intent.side, quantity, max(ZERO, free))
+        if rules.locates and intent.side == "sell_short":
+            short = max(ZERO, held.selling + quantity - held.quantity)
+            needed = max(ZERO, short - self.facts.borrowed.get(intent.pair, ZERO))
+            yield standing.Located(needed, self.facts.located.get(intent.pair, ZERO))
+        if rules.day_trading and pattern_rule_holds(self.facts.at.date(), rules.migrated_on):
+            yield self._day_trades(intent, held)
+
+    def _day_trades(self, intent: Intent, held: Holding) -> checks.Check:
+        """Ask whether the order could close what was opened today, or meet an open order of the other side."""
+        is_buy = intent.side == "buy"
+        opened = self.facts.tallies.get(intent.pair, Tally()).opened
+        pending = held.selling if is_buy else held.buying
+        completes = pending > 0 or (opened < 0 if is_buy else opened > 0)
+        equity = self.equity(intent.account_id, intent.base_currency)
+        return standing.DayTrades(completes, self.facts.day_trades.get(intent.account_id, 0), equity, PATTERN_EQUITY)
+
+    def _settled_cash(self, intent: Intent, needed: Decimal | None) -> checks.Check:
+        currency = intent.base_currency
+        settled = self.free_cash(intent.account_id, currency)
+        for owed_in, amount in self.facts.receivable.get(intent.account_id, {}).items():
+            unsettled = self.convert(amount, owed_in, currency)
+            settled = None if settled is None or unsettled is None else settled - unsettled
+        return standing.SettledCash(needed, settled, currency)
 
     def unit_amount(self, intent: Intent, quantity: Decimal) -> Decimal:
-        """Return the cash, in the instrument's currency, that one unit holds; see the module for the rule."""
-        quote = self.facts.quotes[intent.instrument.id]
-        collar = self.limits_for(intent).tightest("price_collar", COLLAR_DEFAULT).value
-        closes = self.holding(intent).reduced_by(intent.side, quantity)
-        price = intent.limit_price or measures.touch(intent, quote)
-        if intent.side == "buy":
-            price = price if intent.limit_price else price * (1 + collar)
-            unit = price - SHORT_MARGIN * quote.mid if closes else price
-        else:
-            unit = ZERO if closes else SHORT_MARGIN * max(quote.mid, price) - price
-        return max(ZERO, unit).quantize(_STEP, ROUND_UP, EXACT)
+        """Return what one unit ties, in the instrument's currency."""
+        return margins.unit_amount(self, intent, quantity)
 
     def free_cash(self, account_id: int, base_currency: str) -> Decimal | None:
         """Return what an account may still commit, in its base currency; None when it can't be valued."""
         if account_id not in self._free:
-            self._free[account_id] = self._value_free_cash(account_id, base_currency)
+            model = margins.model_of(self.facts.rules.get(account_id, HOUSE_RULES))
+            self._free[account_id] = model.free(self, account_id, base_currency)
         return self._free[account_id]
 
-    def _value_cash(self, account_id: int, base_currency: str) -> Decimal | None:
+    def cash(self, account_id: int, base_currency: str) -> Decimal | None:
+        """Return the cash of all currencies in one; None where a debt has no rate."""
         cash = ZERO
         for currency, balance in self.facts.cash.get(account_id, {}).items():
             value = self.convert(balance, currency, base_currency)
@@ -339,20 +403,6 @@ class Gate:
                 return None
             cash += value or ZERO
         return cash
-
-    def _value_free_cash(self, account_id: int, base_currency: str) -> Decimal | None:
-        free = self._value_cash(account_id, base_currency)
-        if free is None:
-            return None
-        for (owner, instrument_id), held in self.facts.holdings.items():
-            if owner != account_id:
-                continue
-            short = self.value(instrument_id, max(ZERO, -held.quantity), base_currency)
-            taken = self.convert(held.amount, self.facts.instruments[instrument_id].currency, base_currency)
-            if short is None or taken is None:
-                return None
-            free -= SHORT_MARGIN * short + taken
-        return free
 
     def value(self, instrument_id: int, quantity: Decimal, currency: str) -> Decimal | None:
         """Return what units are worth at the mid, in a currency; None without a price or rate."""
@@ -385,7 +435,7 @@ class Gate:
         return self._equity[account_id]
 
     def _value_equity(self, account_id: int, base_currency: str) -> Decimal | None:
-        equity = self._value_cash(account_id, base_currency)
+        equity = self.cash(account_id, base_currency)
         for (owner, instrument_id), held in self.facts.holdings.items():
             if owner == account_id and equity is not None:
                 value = self.value(instrument_id, held.quantity, base_currency)
@@ -415,3 +465,24 @@ class Gate:
         if pace is None:
             return ZERO
         return pace.level_at(self.facts.at, ZERO if limit.kind == "automated_runs" else limit.value)
+
+
+def together(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts on orders of which all are to be placed or none: with one refused, all are.
+
+    One that would only wait, for a person or for others to be gone, stands in the way of all as well.
+    """
+    if all(v.approved for v in verdicts):
+        return list(verdicts)
+    check = standing.Together(refused=True)
+    told = check.as_json(Reason.LIST_REFUSED)
+    found = []
+    for verdict in verdicts:
+        if verdict.approved or verdict.held:
+            checks_ = [*verdict.checks, told]
+            found.append(
+                Verdict(verdict.order_id, False, Reason.LIST_REFUSED.value, check.explain(Reason.LIST_REFUSED), checks_)
+            )
+        else:
+            found.append(verdict)
+    return found

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from brokers.domain.reference import InstrumentRef
+from risk.domain.selftrade import Prevented
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,8 @@ class Intent:
     """One order as risk sees it. Quantity in units, prices in the instrument's currency.
 
     `user_name` is the user's login, `strategy_code` empty for none; `automated` is true for programs; what `begins_later`
-    waits at the desk, whatever the exchange's hours.
+    waits at the desk, whatever the exchange's hours. What `waits` rests on no market yet; `reduce_only` may never open a
+    position; `self_trade` is the order's own mode of preventing self-trades, empty for its account's.
     """
 
     order_id: UUID
@@ -35,6 +37,9 @@ class Intent:
     directed_broker_code: str | None = None
     time_in_force: str = "day"
     begins_later: bool = False
+    waits: bool = False
+    reduce_only: bool = False
+    self_trade: str = ""
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -47,7 +52,8 @@ class Verdict:
     """May it trade? `reason` is a code of `Reason`, empty when approved; `checks` hold every number used.
 
     `reduces`: all of it would bring the position nearer to zero, so a reduce-only halt lets it pass. `held`: only a soft
-    limit stands against it, so another person may let it pass.
+    limit stands against it, so another person may let it pass, or orders of its own account that it would trade with:
+    then `prevented` tells which must be gone first and what is left of it.
     `unit_amount`: what a unit is held at under new terms, in the instrument's currency.
     """
 
@@ -59,3 +65,4 @@ class Verdict:
     reduces: bool = False
     unit_amount: Decimal | None = None
     held: bool = False
+    prevented: Prevented | None = None

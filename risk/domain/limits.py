@@ -15,8 +15,8 @@ KINDS = (
     "order_quantity", "order_quantity_min", "order_notional", "order_notional_min", "position", "position_long",
     "position_short", "position_gross", "gross_exposure", "net_exposure", "leverage", "concentration",
     "concentration_sector", "concentration_class", "concentration_strategy", "price_collar", "price_collar_ticks",
-    "spread", "quote_age", "open_orders", "order_rate", "message_rate", "automated_runs", "daily_loss", "drawdown",
-    "duplicate_window",
+    "spread", "quote_age", "open_orders", "order_rate", "replace_rate", "message_rate", "automated_runs", "daily_loss",
+    "drawdown", "duplicate_window", "opening_cutoff", "closing_cutoff",
 )  # fmt: skip
 """Every kind of limit."""
 
@@ -25,7 +25,7 @@ IN_CURRENCY = frozenset(
 )
 """Kinds that are amounts of money, in the account's base currency unless the limit names another."""
 
-FLOORS = frozenset({"order_quantity_min", "order_notional_min", "duplicate_window"})
+FLOORS = frozenset({"order_quantity_min", "order_notional_min", "duplicate_window", "opening_cutoff", "closing_cutoff"})
 """Kinds of which the highest is the tightest."""
 
 SOFT = frozenset(

@@ -195,6 +195,16 @@ def _message_rate(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequenc
     return _fullest([bounds.MessageRate(gate.paced_level(intent, x) + 1, x.value, "", str(x.scope)) for x in limits])
 
 
+def _replace_rate(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[LimitRef]) -> checks.Check:
+    return _fullest([bounds.ReplaceRate(gate.paced_level(intent, x) + 1, x.value, "", str(x.scope)) for x in limits])
+
+
+def _cutoff(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[LimitRef]) -> checks.Check:
+    limit, auction = tightest(limits), "opening" if intent.time_in_force == "opg" else "close"
+    left = gate.facts.auctions.get((intent.instrument.id, intent.time_in_force))
+    return bounds.AuctionCutoff(auction, left, limit.value, str(limit.scope))
+
+
 def _automated_runs(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[LimitRef]) -> checks.Check:
     limit = tightest(limits)
     return bounds.AutomatedRuns(gate.paced_level(intent, limit) + 1, limit.value, "", str(limit.scope))
@@ -239,7 +249,10 @@ MEASURES: dict[str, Measure] = {
     "concentration_strategy": _concentration_strategy,
     "open_orders": _open_orders,
     "order_rate": _order_rate,
+    "replace_rate": _replace_rate,
     "message_rate": _message_rate,
+    "opening_cutoff": _cutoff,
+    "closing_cutoff": _cutoff,
     "automated_runs": _automated_runs,
     "daily_loss": _daily_loss,
     "drawdown": _drawdown,
@@ -257,7 +270,10 @@ _RISING = frozenset(
 _NEW_ONLY = frozenset({"open_orders", "order_rate", "automated_runs", "order_quantity_min", "order_notional_min"})
 
 
-PACED = frozenset({"order_rate", "message_rate", "automated_runs"})
+CUTOFFS = {"opening_cutoff": "opg", "closing_cutoff": "cls"}
+"""Kinds that bind orders for an auction, by their time in force."""
+
+PACED = frozenset({"order_rate", "replace_rate", "message_rate", "automated_runs"})
 """Kinds that count what was let through, in buckets that are stored."""
 
 
@@ -267,6 +283,10 @@ def applies(kind: str, intent: Intent, *, reduces: bool, is_new: bool) -> bool:
         return not reduces
     if kind in _NEW_ONLY and not is_new:
         return False
+    if kind == "replace_rate":
+        return not is_new
+    if kind in CUTOFFS:
+        return is_new and intent.time_in_force == CUTOFFS[kind]
     if kind in ("price_collar", "price_collar_ticks"):
         return intent.limit_price is not None
     if kind in ("position_long", "position_short"):

@@ -2,7 +2,7 @@
 asks for more."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,28 +19,34 @@ from risk.domain.exposures import Holding
 from risk.domain.gate import Facts, HaltRef, MandateRef, fingerprint
 from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef, LimitSet
-from risk.domain.measures import PACED
-from risk.domain.pacing import Pace, PaceKey
+from risk.domain.measures import CUTOFFS, PACED
+from risk.domain.pacing import Pace, PaceKey, seconds_between
 from risk.domain.results import Result
 from risk.domain.scopes import Scope, scopes_of
+from risk.domain.selftrade import Resting
+from risk.queries.rules import add_what_rules_ask, ask_rules, rules_of_row
 
 Answer = Iterable[tuple[Any, ...]]
+RestingOrders = Callable[[Sequence[int]], Iterable[Resting]]
 BRIDGE = "USD"
 """The currency that rates may be chained through."""
 
 
-def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
+def load_facts(intents: Sequence[Intent], *, at: datetime, resting: RestingOrders | None = None) -> Facts:
     """Read limits, halts, quotes, holdings and cash for a batch, as of now.
 
     The caller holds the account rows locked, so that nothing read here about them moves before the commit. What does
-    not depend on another answer is asked for at once, and read after that.
+    not depend on another answer is asked for at once, and read after that. `resting` returns the orders of accounts that
+    may be filled at any moment; it is called only where an order is to trade with none of them.
     """
     instruments = brokers.instruments()
     accounts = sorted({i.account_id for i in intents})
     asked_limits, asked_holdings, asked_cash = _ask_limits(intents, at), _ask_holdings(accounts), _ask_cash(accounts)
     asked_halts, asked_restricted = _ask_halts(), _ask_restricted({i.instrument.id for i in intents}, at)
     asked_mandates = sql.run("SELECT scope_kind, scope_key, dimension, allowed FROM risk_mandate ORDER BY id")
+    asked_rules = ask_rules(accounts, at)
     limits = [_limit(*row) for row in asked_limits]
+    rules = {account_id: rules_of_row(*row) for account_id, *row in asked_rules}
     more = _ask_more({x.kind for x in limits}, accounts, at)
     holdings = {(account_id, instrument_id): Holding(*held) for account_id, instrument_id, *held in asked_holdings}
     cash: dict[int, dict[str, Decimal]] = {}
@@ -51,7 +57,7 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
     wanted |= {part.instrument_id for parts in results.values() for part in parts if part.quantity or part.day_quantity}
     quotes = brokers.quotes(wanted | _pairs(instruments, intents, limits, cash, wanted))
     listed = list(asked_restricted)
-    return Facts(
+    facts = Facts(
         at=at,
         instruments=instruments,
         quotes=quotes,
@@ -72,7 +78,18 @@ def load_facts(intents: Sequence[Intent], *, at: datetime) -> Facts:
         paces=_paces(more.paces),
         open_orders=Counter({tuple(key): count for *key, count in more.open_orders}),  # type: ignore[misc]
         by_strategy=_by_strategy(more.by_strategy),
+        rules=rules,
     )
+    if rules:
+        add_what_rules_ask(facts, intents)
+    watching = {
+        i.account_id for i in intents if i.self_trade or (i.account_id in rules and rules[i.account_id].self_trade)
+    }
+    if watching and resting is not None:
+        facts.resting = list(resting(sorted(watching)))
+    if settings.SESSIONS and any(x.kind in CUTOFFS for x in limits):
+        facts.auctions = _auctions(intents, at)
+    return facts
 
 
 def _ask_limits(intents: Sequence[Intent], at: datetime) -> Answer:
@@ -95,6 +112,18 @@ def _ask_limits(intents: Sequence[Intent], at: datetime) -> Answer:
         """,
         [[kind for kind, _ in scopes], [key for _, key in scopes], at],
     )
+
+
+def _auctions(intents: Sequence[Intent], at: datetime) -> dict[tuple[int, str], Decimal]:
+    """Return the seconds until the next opening and the next close of the instruments that have any."""
+    found = {}
+    for intent in intents:
+        kept = brokers.calendar(intent.instrument.calendar)
+        opening, close = (kept.next_open(at), kept.next_close(at)) if kept else (None, None)
+        for time_in_force, moment in (("opg", opening), ("cls", close)):
+            if moment is not None:
+                found[intent.instrument.id, time_in_force] = seconds_between(at, moment)
+    return found
 
 
 def _limit(
