@@ -18,6 +18,7 @@ from oms.runtime.facts import Facts
 from oms.runtime.roles import actor_for, require_role
 from risk import operations
 from risk.models import (
+    AccountRules,
     Approval,
     Exposure,
     Group,
@@ -26,6 +27,7 @@ from risk.models import (
     Hold,
     Limit,
     Liquidation,
+    Locate,
     Mandate,
     Pace,
     ProfitPeak,
@@ -166,6 +168,55 @@ class MandateAdmin(Edited):
     editors = frozenset({"risk"})
     list_display = ["scope_kind", "scope_key", "dimension", "allowed", "reason"]
     list_filter = ["scope_kind", "dimension"]
+
+
+@admin.register(AccountRules)
+class AccountRulesAdmin(SimpleHistoryAdmin, Judged):
+    """Rules of accounts, with the second person's decision as an action."""
+
+    list_display = [
+        "account",
+        "since",
+        "margin",
+        "settled_only",
+        "locates",
+        "day_trading",
+        "self_trade",
+        "status",
+        "maker",
+    ]
+    list_filter = ["status", "margin", "account"]
+    list_select_related = ["account", "maker"]
+    ordering = ["-id"]
+    actions = ["approve", "refuse"]
+
+    @admin.action(description="Approve, as another person than the maker", permissions=["view"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[AccountRules]) -> None:
+        """Let the rules hold."""
+        self._decide(request, queryset, "approve")
+
+    @admin.action(description="Refuse, as another person than the maker", permissions=["view"])
+    def refuse(self, request: HttpRequest, queryset: QuerySet[AccountRules]) -> None:
+        """Turn the proposals down."""
+        self._decide(request, queryset, "refuse")
+
+    def _decide(self, request: HttpRequest, rows: QuerySet[AccountRules], decision: str) -> None:
+        actor, at = actor_for(request.user, automated=False), timezone.now()
+        self.each(
+            request,
+            rows,
+            lambda row: operations.decide_rules(row.pk, decision, reason="decided in the admin", actor=actor, at=at),
+        )
+
+
+@admin.register(Locate)
+class LocateAdmin(Judged):
+    """Units located for short sales."""
+
+    list_display = ["day", "account", "instrument", "quantity", "lender", "reference", "made_by"]
+    list_filter = ["day", "account"]
+    list_select_related = ["account", "instrument"]
+    ordering = ["-id"]
 
 
 @admin.register(Pace)

@@ -33,8 +33,9 @@ from oms.runtime.roles import SignedIn, acting, actor_of
 from portfolio import queries as portfolio
 from portfolio.models import Account
 from risk import operations, queries
+from risk.domain.rules import MARGINS, SELF_TRADE_MODES
 from risk.domain.scopes import HALT_SCOPES, LIMIT_SCOPES, Scope, parse_scope
-from risk.models import Approval, Limit
+from risk.models import AccountRules, Approval, Limit, Locate
 
 OFFICERS = ("risk", "ops", "auditor", "admin")
 
@@ -222,6 +223,119 @@ class HaltRelease(Api):
         reason = body_of(request, ReleaseIn)["reason"]
         halt = operations.release_halt(parse_id(id), reason=reason, actor=actor_of(request), at=self.now())
         return Response(queries.halt_out(halt))
+
+
+class RulesIn(Strict):
+    """Rules of an account, whole: they take the place of all before them."""
+
+    account = serializers.CharField(max_length=16)
+    margin = serializers.ChoiceField(choices=MARGINS, required=False, default="house")
+    borrowing = serializers.BooleanField(required=False, default=False, help_text="A cash account may spend more.")
+    haircuts = serializers.DictField(
+        child=serializers.CharField(max_length=40), required=False, help_text="Fractions by asset class."
+    )
+    settled_only = serializers.BooleanField(required=False, default=False, help_text="Buys need settled cash.")
+    locates = serializers.BooleanField(required=False, default=False, help_text="Short sales need units located.")
+    day_trading = serializers.BooleanField(required=False, default=False, help_text="More margin within the day.")
+    migrated_on = serializers.DateField(
+        required=False, allow_null=True, default=None, help_text="When intraday margin took the pattern rule's place."
+    )
+    self_trade = serializers.ChoiceField(choices=SELF_TRADE_MODES, required=False, allow_null=True, default=None)
+    since = serializers.DateField(required=False, allow_null=True, default=None)
+    reason = serializers.CharField(max_length=200)
+
+
+class RulesOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Rules of an account; `active` ones hold from `since` on, the newest of them."""
+
+    id = serializers.UUIDField()
+    account = serializers.CharField()
+    since = serializers.DateField()
+    margin = serializers.ChoiceField(choices=MARGINS)
+    borrowing = serializers.BooleanField()
+    haircuts = serializers.DictField(child=serializers.CharField())
+    settled_only = serializers.BooleanField()
+    locates = serializers.BooleanField()
+    day_trading = serializers.BooleanField()
+    migrated_on = serializers.DateField(allow_null=True)
+    self_trade = serializers.ChoiceField(choices=SELF_TRADE_MODES, allow_null=True)
+    reason = serializers.CharField()
+    status = serializers.ChoiceField(choices=AccountRules.Status.choices)
+    maker = serializers.CharField(allow_null=True)
+    approver = serializers.CharField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
+class Rules(Api):
+    """GET and POST risk/account-rules."""
+
+    permission_classes = [acting("risk")]
+
+    @extend_schema(
+        parameters=[*PAGE_SCHEMA, OpenApiParameter("account")], responses={200: listed(RulesOut), **problems(400, 404)}
+    )
+    def get(self, request: Request) -> Response:
+        """List rules of the accounts you may see, newest first."""
+        refuse_unknown_parameters(request, (*PAGE_PARAMETERS, "account"))
+        seen = portfolio.visible_accounts(request.user, at=self.now())
+        found = AccountRules.objects.filter(account__in=seen).select_related("account", "maker", "approver")
+        if code := text_parameter(request, "account"):
+            found = found.filter(account=one_of(seen, code=code))
+        page = page_of(request)
+        rows = rows_of(found.order_by("-id"), page)
+        return Response(page_out(request, page, [queries.rules_out(x) for x in rows]))
+
+    @extend_schema(request=RulesIn, responses={201: RulesOut, **problems(400)})
+    def post(self, request: Request) -> Response:
+        """Propose rules of an account: they hold when another person approves."""
+        rules = operations.propose_rules(**body_of(request, RulesIn), actor=actor_of(request), at=self.now())
+        return Response(queries.rules_out(rules), status=201)
+
+
+class LocateIn(Strict):
+    """Units that a lender found."""
+
+    account = serializers.CharField(max_length=16)
+    symbol = serializers.CharField(max_length=32)
+    quantity = DecimalText()
+    lender = serializers.CharField(max_length=80)
+    reference = serializers.CharField(max_length=64)
+    day = serializers.DateField(required=False, allow_null=True, default=None)
+
+
+class LocateOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Units located for the short sales of a UTC day."""
+
+    id = serializers.UUIDField()
+    account = serializers.CharField()
+    symbol = serializers.CharField()
+    quantity = DecimalText()
+    day = serializers.DateField()
+    lender = serializers.CharField()
+    reference = serializers.CharField()
+    made_by = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class Locates(Api):
+    """GET and POST risk/locates."""
+
+    permission_classes = [acting("risk", "ops", reading=("trader", *OFFICERS))]
+
+    @extend_schema(parameters=PAGE_SCHEMA, responses={200: listed(LocateOut), **problems(400)})
+    def get(self, request: Request) -> Response:
+        """List locates of the accounts you may see, newest first."""
+        refuse_unknown_parameters(request, PAGE_PARAMETERS)
+        seen = portfolio.visible_accounts(request.user, at=self.now())
+        found = Locate.objects.filter(account__in=seen).select_related("account", "instrument").order_by("-id")
+        page = page_of(request)
+        return Response(page_out(request, page, [queries.locate_out(x) for x in rows_of(found, page)]))
+
+    @extend_schema(request=LocateIn, responses={201: LocateOut, **problems(400, 409)})
+    def post(self, request: Request) -> Response:
+        """Record units located; the same reference of a lender once."""
+        found = operations.locate(**body_of(request, LocateIn), actor=actor_of(request), at=self.now())
+        return Response(queries.locate_out(found), status=201)
 
 
 class EnableIn(Strict):

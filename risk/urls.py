@@ -7,6 +7,8 @@ from risk import api
 urlpatterns = [
     path("risk/limits", api.Limits.as_view()),
     path("risk/strategies/enable", api.StrategyEnable.as_view()),
+    path("risk/account-rules", api.Rules.as_view()),
+    path("risk/locates", api.Locates.as_view()),
     path("risk/exposure", api.Exposures.as_view()),
     path("risk/halts/<str:id>/release", api.HaltRelease.as_view()),
     path("accounts/<str:code>/balances", api.Balances.as_view()),

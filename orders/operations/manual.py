@@ -162,6 +162,8 @@ def decide(identifier: UUID, decision: str, *, reason: str, seen: str = "", acto
     approval = find_approval(identifier)
     if approval.object_kind == Approval.Kind.LIMIT:
         risk.decide(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
+    elif approval.object_kind == Approval.Kind.RULES:
+        risk.decide_rules(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
     elif approval.object_kind == Approval.Kind.ORDER:
         decide_release(approval, decision, reason=reason, seen=seen, actor=actor, at=at)
     else:

@@ -73,7 +73,8 @@ def prevent(mode: str, quantity: Decimal, met: Sequence[Resting]) -> Prevented:
         return Prevented(quantity, everyone)
     if mode == CANCEL_BOTH:
         return Prevented(ZERO, everyone)
-    left, gone = quantity, []
+    left = quantity
+    gone: list[UUID] = []
     for resting in met:
         if resting.quantity > left:
             return Prevented(ZERO, tuple(gone), (resting.order_id, resting.quantity - left) if left else None)

@@ -6,6 +6,7 @@ from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
 from risk.operations.restricting import restrict
+from risk.operations.ruling import decide_rules, locate, propose_rules
 from risk.operations.tripping import clock_drift, losses, newly_crossed, note_trip, quotes_stale, wires
 
 __all__ = [
@@ -16,15 +17,18 @@ __all__ = [
     "clock_drift",
     "content_hash",
     "decide",
+    "decide_rules",
     "enable_strategy",
     "engage_halt",
     "freeze",
     "judge_again",
     "judge_released",
+    "locate",
     "losses",
     "newly_crossed",
     "note_trip",
     "propose_limit",
+    "propose_rules",
     "quotes_stale",
     "recheck",
     "release_halt",

@@ -5,6 +5,7 @@ from risk.queries.exposure import balances_out, exposure_out, order_ceiling
 from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halted_brokers, halts
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
+from risk.queries.rules import locate_out, rules_out
 from risk.queries.sight import in_sight
 from risk.queries.verdicts import replay_verdicts
 
@@ -25,6 +26,8 @@ __all__ = [
     "limit_out",
     "limits",
     "load_facts",
+    "locate_out",
     "order_ceiling",
     "replay_verdicts",
+    "rules_out",
 ]

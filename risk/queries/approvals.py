@@ -16,6 +16,7 @@ DECIDED_BY = {
     Approval.Kind.EXECUTION: "ops",
     Approval.Kind.TRADE: "ops",
     Approval.Kind.BREAK: "ops",
+    Approval.Kind.RULES: "risk",
 }
 """The role that decides, by what waits: the maker's own, and risk on orders over a soft limit."""
 

@@ -139,7 +139,7 @@ def rules_out(row: AccountRules) -> dict[str, Any]:
         "since": row.since.isoformat(),
         "margin": row.margin,
         "borrowing": row.borrowing,
-        "haircuts": dict(row.haircuts),
+        "haircuts": dict(sorted(row.haircuts.items())),
         "settled_only": row.settled_only,
         "locates": row.locates,
         "day_trading": row.day_trading,

@@ -350,7 +350,7 @@ class TestLimitsThatBindWhereSet:
         with sql.recorded() as statements:
             verdicts = floor.check(*[floor.intent(f"buy {n} AAPL limit 100", **mine) for n in range(1, 51)])
         assert {v.reason for v in verdicts} == {""}
-        assert len(statements) <= 16
+        assert len(statements) <= 17
         for stored in RiskCheck.objects.all():
             assert replay(stored.checks) == (stored.approved, stored.reason, stored.held)
         assert floor.broken() == {}

@@ -215,6 +215,13 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("GET", "risk/approvals"): Row(OFFICERS),
     ("POST", "risk/approvals"): Row(frozenset({"risk", "ops"}), body={"object": str(uuid4()), **DECIDE}),
+    ("GET", "risk/account-rules"): Row(),
+    ("POST", "risk/account-rules"): Row(frozenset({"risk"}), body={"account": "MAIN", "margin": "cash", "reason": "x"}),
+    ("GET", "risk/locates"): Row(frozenset({*OFFICERS, "trader"})),
+    ("POST", "risk/locates"): Row(
+        frozenset({"risk", "ops"}),
+        body={"account": "MAIN", "symbol": "AAPL", "quantity": "1", "lender": "x", "reference": "x"},
+    ),
     ("GET", "risk/exposure"): Row(),
     ("POST", "risk/strategies/enable"): Row(
         frozenset({"risk"}), body={"strategy": "calm", "account": "MAIN", "reason": "x"}

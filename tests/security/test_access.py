@@ -189,6 +189,10 @@ ALLOWED = {
     "orders/cancel": {"symbol", "strategy", "side", "account"},
     "risk/limits": {"currency", "soft", "effective_from", "scope", "kind", "value", "reason"},
     "risk/approvals": {"object", "decision", "reason", "content_hash"},
+    "risk/account-rules": {
+        "borrowing", "haircuts", "settled_only", "locates", "day_trading", "migrated_on", "self_trade", "since",
+    },
+    "risk/locates": {"day"},
     "risk/halts": {"cancel_open"},
     "accounts": {"name", "lot_method", "commissions", "wash_sales"},
     "accounts/{code}/lot-policies": {"commissions", "wash_sales"},
