@@ -29,8 +29,10 @@ RENEW_SECONDS = 2
 POLL_SECONDS = 0.25
 RECONNECT_SECONDS = 0.5
 BREATH_SECONDS_MAX = 0.02
-"""After applying reports a gateway rests as long as that took, at most so long: applying holds the accounts, and those who
-place orders in them get their turn. What arrives meanwhile is applied together."""
+FULL = 200
+"""After applying few reports a gateway rests as long as that took, at most so long: what arrives meanwhile is applied
+together, and those who place orders in the same accounts get their turn. A batch of so many is full: waiting for more
+gains nothing."""
 WELCOME_SECONDS = 10.0
 """A broker that starts together with the desk may be late by so much before anybody is warned."""
 log = structlog.get_logger(__name__)
@@ -133,12 +135,13 @@ class Gateway:
                 frames = stream.receive(POLL_SECONDS)
                 if frames:
                     started = time.monotonic()
-                    self._take(frames)
-                    self.stop.wait(min(time.monotonic() - started, BREATH_SECONDS_MAX))
+                    if self._take(frames) < FULL:
+                        self.stop.wait(min(time.monotonic() - started, BREATH_SECONDS_MAX))
         finally:
             stream.close()
 
-    def _take(self, frames: list[Frame]) -> None:
+    def _take(self, frames: list[Frame]) -> int:
+        """Keep and apply what arrived; return how many reports that were."""
         at = now()
         inbox.keep_raw(self.broker.id, [(f.raw, f.sequence, f.error or "") for f in frames], at=at)
         crash.point("after_raw")
@@ -151,6 +154,7 @@ class Gateway:
         cursor = max((f.sequence for f in frames if f.sequence is not None), default=None)
         desk.apply(self.broker.id, reports, actor=self.actor, at=at, cursor=cursor)
         crash.point("after_apply")
+        return len(reports)
 
     def _connected(self, connected: bool) -> None:
         sql.run(
