@@ -262,6 +262,20 @@ class Trigger(models.Model):
         return f"{self.kind} {self.order_id}"
 
 
+class Wait(models.Model):
+    """A held order that would trade with another of its account, and waits until that one is provably gone."""
+
+    order = models.ForeignKey(Order, models.PROTECT, related_name="waits")
+    other = models.ForeignKey(Order, models.PROTECT, related_name="+", db_index=False)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["order", "other"], name="wait_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.order_id} for {self.other_id}"
+
+
 class IdempotencyKey(models.Model):
     """A user's `Idempotency-Key` and the order it made. Kept as long as the order: for good."""
 

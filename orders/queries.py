@@ -16,9 +16,11 @@ from oms.kernel.errors import NotFound
 from oms.kernel.ids import first_id
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.kernel.reasons import Reason
+from oms.runtime import sql
 from orders.models import ChildOrder, Execution, Order, Submission
-from orders.states import OPEN
+from orders.states import OPEN, OrdStatus
 from portfolio.models import Account, Strategy
+from risk.domain.selftrade import Resting
 
 AVERAGE_PLACES = Decimal("0.00000001")
 ACCOUNTS_APART_MAX = 20
@@ -88,6 +90,8 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "good_after": order.instruction("good_after"),
         "display_quantity": order.instruction("display_quantity"),
         "min_quantity": order.instruction("min_quantity"),
+        "reduce_only": order.instruction("reduce_only") is not None,
+        "self_trade_prevention": order.instruction("self_trade_prevention"),
         "broker": names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
         "strategy": names.strategies[order.strategy_id] if order.strategy_id else None,
         "note": order.note,
@@ -320,3 +324,25 @@ def status_of(order: Order) -> dict[str, Any]:
 def frames_since(stream: str, after: int, limit: int) -> list[Event]:
     """Return the events of a stream after a sequence, in order."""
     return list(Event.objects.filter(stream__name=stream, sequence__gt=after).order_by("sequence")[:limit])
+
+
+_RESTING = """
+SELECT o.id, o.account_id, o.instrument_id, o.side, o.leaves_quantity,
+  CASE WHEN coalesce(o.instructions->>'works_as', o.order_type) = 'limit' THEN
+    CASE o.side WHEN 'buy' THEN greatest(o.limit_price, asked.highest) ELSE least(o.limit_price, asked.lowest) END END
+FROM orders_order o LEFT JOIN LATERAL (
+  SELECT max((s.message->>'limit_price')::numeric) AS highest, min((s.message->>'limit_price')::numeric) AS lowest
+  FROM orders_childorder c JOIN orders_submission s ON s.child_id = c.id
+  WHERE c.order_id = o.id AND s.kind = 'replace' AND s.resolved_at IS NULL AND s.state <> 'not_sent'
+) asked ON true
+WHERE o.account_id = ANY(%s) AND o.status = ANY(%s) AND o.leaves_quantity > 0
+  AND coalesce(o.instructions->>'works_as', o.order_type) IN ('market', 'limit')
+  AND NOT EXISTS (SELECT 1 FROM orders_trigger t WHERE t.order_id = o.id AND t.fired_at IS NULL)
+"""
+_MAY_REST = sorted(OPEN - {OrdStatus.HELD})
+
+
+def resting(account_ids: Sequence[int]) -> list[Resting]:
+    """Return the orders of accounts that may be filled at any moment: with the price that crosses the most of what is in
+    force and asked for, None at the market. What the desk still watches or holds rests nowhere."""
+    return [Resting(*row) for row in sql.run(_RESTING, [list(account_ids), _MAY_REST])]

@@ -5,6 +5,7 @@ from rest_framework import serializers
 from oms.runtime.rest import DecimalText, ProblemOut, Strict
 from orders.domain.tickets import LOTS_MAX, ORDER_TYPES, SIDES, TIMES_IN_FORCE
 from orders.states import OrdStatus, SubmissionState
+from risk.domain.rules import SELF_TRADE_MODES
 
 STATUSES = [s.value for s in OrdStatus]
 _Base = serializers.Serializer
@@ -47,6 +48,12 @@ class OrderIn(Strict):
     )
     min_quantity = DecimalText(
         required=False, allow_null=True, help_text="The least to trade at once; brokers that can."
+    )
+    reduce_only = serializers.BooleanField(
+        required=False, allow_null=True, help_text="Denied where it could open a position."
+    )
+    self_trade_prevention = serializers.ChoiceField(
+        choices=SELF_TRADE_MODES, required=False, allow_null=True, help_text="Instead of the account's own mode."
     )
     broker = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True, help_text="Directed: no routing."
@@ -100,6 +107,8 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     good_after = serializers.DateTimeField(allow_null=True)
     display_quantity = DecimalText(allow_null=True)
     min_quantity = DecimalText(allow_null=True)
+    reduce_only = serializers.BooleanField()
+    self_trade_prevention = serializers.ChoiceField(choices=SELF_TRADE_MODES, allow_null=True)
     broker = serializers.CharField(allow_null=True)
     strategy = serializers.CharField(allow_null=True)
     note = serializers.CharField(allow_blank=True)

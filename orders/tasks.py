@@ -62,6 +62,7 @@ def sweep() -> None:
         if unanswered:
             resolve.delay(code)
     desk.lapse_held(at=now())
+    desk.release_apart(at=now())
     doorbell.note_sweep()
 
 

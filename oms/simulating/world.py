@@ -234,6 +234,7 @@ class Sweeper(Process):
     def step(self) -> None:
         """Look once."""
         desk.lapse_held(at=self.world.at)
+        desk.release_apart(at=self.world.at)
 
 
 def settle_down(world: World, codes: list[str], *, seconds: float, step: float = 1.0) -> None:

@@ -13,6 +13,7 @@ from oms.kernel import decimals, json
 from oms.kernel.errors import Invalid, InvalidFields
 from orders.domain.sizing import SizeBy, parse_size_by
 from orders.domain.triggers import AUCTIONS, TOUCHED, TRAILING
+from risk.domain.rules import SELF_TRADE_MODES
 
 SIDES = ("buy", "sell", "sell_short")
 ORDER_TYPES = (
@@ -50,6 +51,8 @@ _FIELDS = frozenset(
         "strategy",
         "note",
         "lots",
+        "reduce_only",
+        "self_trade_prevention",
     ]
 )
 LOTS_MAX = 100
@@ -85,6 +88,8 @@ class Ticket:
     good_after: datetime | None = None
     display_quantity: Decimal | None = None
     min_quantity: Decimal | None = None
+    reduce_only: bool = False
+    self_trade_prevention: str = ""
 
     def instructions(self) -> dict[str, str] | None:
         """Return what few orders ask for besides, as it is stored and hashed; None of nothing."""
@@ -94,6 +99,8 @@ class Ticket:
             "good_after": json.rfc3339_or_none(self.good_after),
             "display_quantity": decimals.text_or_none(self.display_quantity),
             "min_quantity": decimals.text_or_none(self.min_quantity),
+            "reduce_only": "true" if self.reduce_only else None,
+            "self_trade_prevention": self.self_trade_prevention or None,
         }
         return {name: value for name, value in told.items() if value is not None} or None
 
@@ -147,6 +154,8 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         good_after=reader.good_after(time_in_force, at=at),
         display_quantity=reader.part("display_quantity", of_types=NEEDS_LIMIT, order_type=order_type),
         min_quantity=reader.part("min_quantity", of_types=frozenset(ORDER_TYPES), order_type=order_type),
+        reduce_only=reader.flag("reduce_only"),
+        self_trade_prevention=reader.choice("self_trade_prevention", SELF_TRADE_MODES, default=""),
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -241,7 +250,7 @@ class _Reader:
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         value = self.raw.get(name, default)
-        if value == "" and default == "":
+        if value in ("", None) and default == "":
             return ""
         if value is None:
             self.fault("required", "This field is required.", name)
@@ -250,6 +259,13 @@ class _Reader:
         else:
             return value
         return allowed[0]
+
+    def flag(self, name: str) -> bool:
+        value = self.raw.get(name)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        self.fault("not_a_boolean", "Send true or false.", name)
+        return False
 
     def pattern(self, name: str, pattern: re.Pattern[str], *, required: bool = True) -> str:
         value = self.raw.get(name)

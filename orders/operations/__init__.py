@@ -5,7 +5,7 @@ from orders.operations.guarding import guard
 from orders.operations.liquidating import advance_all
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
-from orders.operations.releasing import decide_release, lapse_held
+from orders.operations.releasing import decide_release, lapse_held, release_apart
 from orders.operations.reporting import apply, apply_parked
 from orders.operations.sending import resolve, send, send_once
 from orders.operations.triggering import watch
@@ -24,6 +24,7 @@ __all__ = [
     "lapse_held",
     "place",
     "preview",
+    "release_apart",
     "replace",
     "resolve",
     "send",

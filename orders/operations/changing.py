@@ -24,7 +24,6 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
 from orders.domain.triggers import STOPS, WORKS_FOR
 from orders.models import ChildOrder, Order, Submission, Trigger
-from orders.operations.placing import waits_until
 from orders.operations.recording import (
     Book,
     close_here,
@@ -37,7 +36,8 @@ from orders.operations.recording import (
     write,
 )
 from orders.operations.reporting import settle_child
-from orders.queries import Names
+from orders.operations.watching import waits_until
+from orders.queries import Names, resting
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio.models import Account
 from risk import operations as risk
@@ -66,6 +66,13 @@ def cancel_batch(
     Where a broker refuses a cancel because it is busy with a replace, it is asked again; without `waits` such an order
     raises `Conflict` instead.
     """
+    return cancel_locked(order_ids, actor=actor, at=at, reason=reason, waits=waits)
+
+
+def cancel_locked(
+    order_ids: Sequence[UUID], *, actor: Actor, at: datetime, reason: str, waits: bool = True
+) -> tuple[list[Order], list[UUID]]:
+    """Cancel inside the caller's transaction; see `cancel_batch`."""
     book = lock_book(order_ids)
     changed: list[UUID] = []
     held: list[UUID] = []
@@ -170,6 +177,11 @@ def replace(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Orde
     (version_conflict, order_closed, change_pending, not_acknowledged, not_replaceable), `Invalid` for terms the order
     can't have, `Refused` when risk says no.
     """
+    return replace_locked(order_id, terms, actor=actor, at=at)
+
+
+def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) -> Order:
+    """Replace inside the caller's transaction; see `replace`."""
     book = lock_book([order_id])
     order = book.orders[order_id]
     if order.status == OrdStatus.HELD:
@@ -199,6 +211,7 @@ def _judged(order: Order, wanted: _Wanted, actor: Actor, at: datetime) -> Verdic
         _intent(order, actor, wanted.quantity, wanted.limit_price, wanted.stop_price),
         open_quantity=max(wanted.quantity - order.filled_quantity, order.leaves_quantity, ZERO),
         at=at,
+        resting=resting,
     )
     if not verdict.approved:
         raise Refused(str(verdict.reason), verdict.detail or "Risk refused the change; the order stands as it was.")
@@ -365,6 +378,9 @@ def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, s
         strategy_code=names.strategies[order.strategy_id] if order.strategy_id else "",
         automated=actor.automated,
         directed_broker_code=names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
+        waits=order.status == OrdStatus.NEW and Trigger.objects.filter(pk=order.id, fired_at=None).exists(),
+        reduce_only=order.instruction("reduce_only") is not None,
+        self_trade=order.instruction("self_trade_prevention") or "",
     )
 
 

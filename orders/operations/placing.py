@@ -31,13 +31,14 @@ from orders.models import ChildOrder, IdempotencyKey, Order, Submission, Trigger
 from orders.operations.holding import ask_release
 from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
-from orders.operations.watching import watch_for
-from orders.queries import Names, order_out
+from orders.operations.watching import waits_until, watch_for
+from orders.queries import Names, order_out, resting
 from orders.states import OrdStatus
 from portfolio import queries as portfolio
 from portfolio.models import Account, Strategy
 from risk import operations as risk
 from risk.domain.intents import Intent
+from risk.domain.selftrade import Prevented
 from risk.queries import halted_brokers
 from routing import operations as routing
 from routing.domain.candidates import RouteRequest
@@ -121,8 +122,12 @@ def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
         accounts = _lock_accounts(requests, at)
         drafts = _drafts(requests, accounts, answers)
         fresh = _sized(_choosing(_claim_ids(drafts, answers), answers, at), answers)
-        held = _decide(fresh, answers, at) if fresh else []
+        held, met = _decide(fresh, answers, at) if fresh else ([], [])
     ask_release(held, at=at)
+    if met:
+        from orders.operations.preventing import keep_apart  # noqa: PLC0415 - it ends orders, by modules that know this one
+
+        keep_apart(met, at=at)
     return [answers[i] for i in range(len(requests))]
 
 
@@ -332,11 +337,17 @@ def first_answer(event_body: str) -> str:
     return event_body[start:end]
 
 
-def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> list[tuple[Order, Account, Actor]]:
-    """Ask risk and routing, write the rows of all drafts, and answer them and their twins; return what is held."""
+def _decide(
+    drafts: list[_Draft], answers: dict[int, Placed], at: datetime
+) -> tuple[list[tuple[Order, Account, Actor]], list[tuple[Order, Prevented]]]:
+    """Ask risk and routing, write the rows of all drafts, and answer them and their twins.
+
+    Return the orders held for a second person, and those that would have met others of their account.
+    """
     quotes = brokers.quotes({d.instrument.id for d in drafts})
     watched = _watched(drafts, quotes, at)
-    verdicts = {v.order_id: v for v in risk.check([_intent(d, watched.get(d.order_id)) for d in drafts], at=at)}
+    asked = [_intent(d, watched.get(d.order_id)) for d in drafts]
+    verdicts = {v.order_id: v for v in risk.check(asked, at=at, resting=resting)}
     approved = [d for d in drafts if verdicts[d.order_id].approved and d.order_id not in watched]
     links = links_of({d.account.id for d in approved})
     halted = halted_brokers()
@@ -351,10 +362,15 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> l
     submissions: list[Submission] = []
     triggers: list[Trigger] = []
     held: list[tuple[Order, Account, Actor]] = []
+    met: list[tuple[Order, Prevented]] = []
     for draft in drafts:
         order = _order(draft, quotes.get(draft.instrument.id), at)
         verdict, plan = verdicts[draft.order_id], plans.get(draft.order_id)
-        if verdict.held:
+        if verdict.prevented is not None:
+            met.append((order, verdict.prevented))
+        if verdict.held and verdict.prevented is not None:
+            hold_apart(order, verdict.prevented, verdict.detail)
+        elif verdict.held:
             order.hold()
             order.reason, order.reason_detail = verdict.reason, verdict.detail
             held.append((order, draft.account, draft.request.actor))
@@ -376,7 +392,7 @@ def _decide(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> l
         orders.append(order)
     _write(drafts, orders, children, submissions, answers, at)
     sql.insert(triggers)
-    return held
+    return held, met
 
 
 def _watched(drafts: list[_Draft], quotes: Mapping[int, QuoteRef], at: datetime) -> dict[UUID, Watch]:
@@ -424,17 +440,6 @@ def _trigger(order: Order, watch: Watch, at: datetime) -> Trigger:
         valid_until=waits_until(order, watch.starts_at, at),
         seen_at=at,
     )
-
-
-def waits_until(order: Order, starts_at: datetime | None, at: datetime) -> datetime | None:
-    """Return when an order that the desk watches expires unsent: a day's order with the day that it begins in."""
-    if order.time_in_force in AUCTIONS:
-        return None
-    begins = max(starts_at or at, at)
-    return valid_until(
-        "limit", order.time_in_force, order.expire_at, decided_at=begins,
-        closes_at=brokers.session_end(order.instrument_id, begins),
-    )  # fmt: skip
 
 
 _EVENTS = {OrdStatus.DENIED: "order.denied", OrdStatus.HELD: "order.held"}
@@ -503,6 +508,9 @@ def _intent(draft: _Draft, watch: Watch | None) -> Intent:
         directed_broker_code=ticket.broker or None,
         time_in_force=ticket.time_in_force,
         begins_later=watch is not None and watch.starts_at is not None,
+        waits=watch is not None,
+        reduce_only=ticket.reduce_only,
+        self_trade=ticket.self_trade_prevention,
     )
 
 
@@ -569,6 +577,15 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         arrival_ask=quote.ask if quote else None,
         arrival_at=quote.at if quote else None,
     )
+
+
+def hold_apart(order: Order, found: Prevented, detail: str) -> None:
+    """Hold an order with what is left of it, until others of its account are gone that it would trade with."""
+    if found.quantity < order.quantity:
+        detail = f"{detail} Reduced from {decimals.text(order.quantity)}."
+        order.quantity = order.leaves_quantity = found.quantity
+    order.hold()
+    order.reason, order.reason_detail = Reason.SELF_TRADE, detail[:200]
 
 
 def _deny(order: Order, reason: str, detail: str) -> None:
@@ -655,6 +672,7 @@ __all__ = [
     "Placed",
     "Request",
     "first_answer",
+    "hold_apart",
     "key_of",
     "new_child",
     "order_out",

@@ -22,7 +22,9 @@ from orders.domain.triggers import WORKS_AS, WORKS_FOR
 from orders.models import Order, Trigger
 from orders.operations.judging import WAIT_FOR_QUOTE, Asked, intents
 from orders.operations.placing import PARTS, links_of, new_child
+from orders.operations.preventing import keep_apart
 from orders.operations.recording import Book, close_here, lock_book, refold, write
+from orders.queries import resting
 from orders.states import OrdStatus
 from risk import operations as risk
 from risk.domain.intents import Verdict
@@ -97,15 +99,17 @@ def fire(order_ids: Sequence[UUID], *, at: datetime) -> int:
     if not triggers:
         return 0
     asked = [_asked(book.orders[t.order_id], t) for t in triggers]
-    verdicts = {v.order_id: v for v in risk.judge_again(intents(book, asked), at=at)}
+    verdicts = {v.order_id: v for v in risk.judge_again(intents(book, asked), at=at, resting=resting)}
     going = [t for t in triggers if verdicts[t.order_id].approved]
     for trigger in going:
         _let_go(book.orders[trigger.order_id], trigger, at)
-    refused = [v for v in verdicts.values() if not v.approved and v.reason not in WAITS_ON]
+    refused = [v for v in verdicts.values() if not (v.approved or v.held) and v.reason not in WAITS_ON]
     for verdict in refused:
         close_here(book, book.orders[verdict.order_id], OrdStatus.CANCELED, verdict.reason, verdict.detail, at)
     route(book, [book.orders[t.order_id] for t in going], verdicts, unrouted=OrdStatus.CANCELED, at=at)
     _write(book, [t.order_id for t in going] + [v.order_id for v in refused], at)
+    if met := [(book.orders[v.order_id], v.prevented) for v in verdicts.values() if v.prevented is not None]:
+        keep_apart(met, at=at)  # it waits on at the desk until they are gone
     return len(going)
 
 

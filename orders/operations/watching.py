@@ -7,6 +7,8 @@ from brokers import queries as brokers
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from orders.domain.tickets import Ticket
 from orders.domain.triggers import AUCTIONS, Watch, kind_of, trailing_price
+from orders.domain.waiting import valid_until
+from orders.models import Order
 
 CLOSE_LEAD = timedelta(minutes=2)
 """How long before the close an order for it is sent; one that comes later is for the next session's."""
@@ -49,3 +51,14 @@ def _start(ticket: Ticket, instrument: InstrumentRef, at: datetime) -> datetime 
         return hours.next_open(at)
     close = hours.next_close(at + CLOSE_LEAD)
     return close - CLOSE_LEAD if close else None
+
+
+def waits_until(order: Order, starts_at: datetime | None, at: datetime) -> datetime | None:
+    """Return when an order that the desk watches expires unsent: a day's order with the day that it begins in."""
+    if order.time_in_force in AUCTIONS:
+        return None
+    begins = max(starts_at or at, at)
+    return valid_until(
+        "limit", order.time_in_force, order.expire_at, decided_at=begins,
+        closes_at=brokers.session_end(order.instrument_id, begins),
+    )  # fmt: skip

@@ -194,7 +194,7 @@ class Gate:
         What can't wait for anything, as other terms of an order that works, is refused instead.
         """
         mode = mode_of(intent.self_trade, self.rules_of(intent).self_trade)
-        if not mode:
+        if not mode or intent.waits:
             return None
         mine = [r for r in self.facts.resting if (r.account_id, r.instrument_id) == intent.pair]
         met = would_meet(intent.side, intent.limit_price, [r for r in mine if r.order_id != intent.order_id])

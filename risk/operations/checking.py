@@ -20,7 +20,7 @@ from oms.runtime.transactions import require_transaction
 from risk.domain.gate import Gate, Reservation
 from risk.domain.intents import Intent, Verdict
 from risk.models import Hold, RiskCheck
-from risk.queries.loading import load_facts
+from risk.queries.loading import RestingOrders, load_facts
 
 log = structlog.get_logger(__name__)
 
@@ -28,16 +28,17 @@ HELD_AMOUNT = "round(h.open_quantity * h.unit_amount, 10)"
 """The cash one hold takes, as the totals count it: rounded per hold, so that sums of differences stay exact."""
 
 
-def check(intents: Sequence[Intent], *, at: datetime) -> list[Verdict]:
+def check(intents: Sequence[Intent], *, at: datetime, resting: RestingOrders | None = None) -> list[Verdict]:
     """Judge orders in turn, each approved one counting for the next; store every verdict, and a hold for each approved.
 
-    Ten statements for any number of orders, a few more where limits ask for them. Anything that goes wrong inside a check
-    denies that order. One that only a soft limit stands against comes back `held`: nothing is reserved for it.
+    Eleven statements for any number of orders, a few more where limits or rules ask for them. Anything that goes wrong inside a check
+    denies that order. One that only a soft limit stands against, or orders `resting` of its own account that must go first, comes back
+    `held`: nothing is reserved for it.
     """
     if not intents:
         return []
     require_transaction()
-    gate = Gate(load_facts(intents, at=at))
+    gate = Gate(load_facts(intents, at=at, resting=resting))
     verdicts, holds = [], []
     for intent in intents:
         verdict, reservation = _judge(gate, intent)
@@ -50,11 +51,13 @@ def check(intents: Sequence[Intent], *, at: datetime) -> list[Verdict]:
     return verdicts
 
 
-def judge_released(intent: Intent, *, at: datetime) -> Verdict:
-    """Judge an order that was held and that another person let pass the soft limits; reserve for it if it is approved."""
+def judge_released(
+    intent: Intent, *, at: datetime, waived: bool = True, resting: RestingOrders | None = None
+) -> Verdict:
+    """Judge an order that was held, and reserve for it if it is approved; `waived`: another person let it pass the soft limits."""
     require_transaction()
-    gate = Gate(load_facts([intent], at=at))
-    verdict, reservation = _judge(gate, intent, waived=True)
+    gate = Gate(load_facts([intent], at=at, resting=resting))
+    verdict, reservation = _judge(gate, intent, waived=waived)
     _store_later(intent, verdict, at)
     if reservation is not None:
         _reserve([_hold(intent, reservation, at)])
@@ -216,7 +219,7 @@ def _set_holds(wanted: Mapping[UUID, tuple[Decimal, Decimal | None]]) -> None:
     sql.run(_RESIZE, {"ids": ids, "open": [wanted[i][0] for i in ids], "unit": [wanted[i][1] for i in ids]})
 
 
-def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
+def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime, resting: RestingOrders | None = None) -> Verdict:
     """Judge an order with new terms, its own hold left out; if approved, the hold grows to the worst of old and new.
 
     `intent` has the new total quantity, `open_quantity` is what may still be filled under it. The hold never shrinks
@@ -224,7 +227,7 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
     it is held at is the worse of both until `resize` is told what was decided. The verdict isn't stored: it belongs into the event of the replace.
     """
     require_transaction()
-    gate = Gate(load_facts([intent], at=at))
+    gate = Gate(load_facts([intent], at=at, resting=resting))
     old = sql.run(
         "SELECT open_quantity, unit_amount FROM risk_hold WHERE id = %s FOR UPDATE", [intent.order_id]
     ).fetchone()
@@ -245,7 +248,9 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime) -> Verdict:
     return replace(verdict, unit_amount=reservation.unit_amount)
 
 
-def judge_again(questions: Sequence[tuple[Intent, Decimal]], *, at: datetime) -> list[Verdict]:
+def judge_again(
+    questions: Sequence[tuple[Intent, Decimal]], *, at: datetime, resting: RestingOrders | None = None
+) -> list[Verdict]:
     """Judge orders that are held for already, by what holds now: each without its own hold, with what may still be filled.
 
     A hold grows to what it would take today; it never shrinks here. The verdicts aren't stored: they belong into the
@@ -254,7 +259,7 @@ def judge_again(questions: Sequence[tuple[Intent, Decimal]], *, at: datetime) ->
     if not questions:
         return []
     require_transaction()
-    gate = Gate(load_facts([intent for intent, _ in questions], at=at))
+    gate = Gate(load_facts([intent for intent, _ in questions], at=at, resting=resting))
     found = sql.run(
         "SELECT id, open_quantity, unit_amount FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
         [sorted({intent.order_id for intent, _ in questions})],

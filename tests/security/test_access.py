@@ -181,6 +181,7 @@ ALLOWED = {
     "orders": {
         "limit_price", "stop_price", "strategy", "broker", "note", "client_order_id", "expire_at", "time_in_force", "size_by",
         "lots", "trail_amount", "trail_percent", "good_after", "min_quantity", "display_quantity",
+        "reduce_only", "self_trade_prevention",
     },
     "executions/{id}/correct": {"quantity"},
     "accounts/{code}/trades": {"fees"},

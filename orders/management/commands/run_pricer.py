@@ -34,6 +34,7 @@ class Command(BaseCommand):
         while not stop.wait(INTERVAL_SECONDS):
             try:
                 self._try("triggers_failed", desk.watch)
+                self._try("releases_failed", desk.release_apart)
                 if time.monotonic() - guarded >= GUARD_SECONDS:
                     guarded = time.monotonic()
                     self._try("guard_failed", desk.guard)
