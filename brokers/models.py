@@ -186,6 +186,22 @@ class Quote(models.Model):
         return f"{self.instrument_id} {self.bid}/{self.ask}"
 
 
+class QuoteTick(models.Model):
+    """What was quoted when, sampled a few times a second: what fills are measured against. Old ones are pruned."""
+
+    id = models.BigAutoField(primary_key=True)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    at = models.DateTimeField()
+    bid = ExactField()
+    ask = ExactField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["instrument", "at"], name="tick_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.instrument_id} {self.bid}/{self.ask} at {self.at}"
+
+
 class RawMessage(models.Model):
     """Bytes as a broker sent them, kept before anything is read out of them."""
 

@@ -92,6 +92,24 @@ def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Inva
     return faults
 
 
+TICKS_KEPT = timedelta(hours=36)
+"""How long ticks stay: a day's fills can be measured again until the next evening."""
+
+
+def sample_ticks() -> int:
+    """Keep what is quoted now and was not a moment ago; return of how many instruments. One statement."""
+    return sql.run(
+        "INSERT INTO brokers_quotetick (instrument_id, at, bid, ask) SELECT q.instrument_id, q.at, q.bid, q.ask "
+        "FROM brokers_quote q WHERE NOT EXISTS (SELECT 1 FROM brokers_quotetick t "
+        "WHERE t.instrument_id = q.instrument_id AND t.at >= q.at) ON CONFLICT DO NOTHING"
+    ).rowcount
+
+
+def prune_ticks(*, at: datetime) -> int:
+    """Drop ticks that are older than anybody measures; return how many."""
+    return sql.run("DELETE FROM brokers_quotetick WHERE at < %s", [at - TICKS_KEPT]).rowcount
+
+
 Sessions = list[tuple[str, date, datetime, datetime]]
 
 

@@ -73,6 +73,18 @@ def listings() -> dict[tuple[int, int], ListingRef]:
     return _cached("listings", lambda: {(r[1], r[0]): ListingRef(*r) for r in Listing.objects.values_list(*fields)})
 
 
+def listed_as(broker_id: int) -> dict[str, int]:
+    """Return the instruments of a broker by how it names them."""
+
+    def load() -> dict[int, dict[str, int]]:
+        found: dict[int, dict[str, int]] = {}
+        for (broker, instrument_id), listing in listings().items():
+            found.setdefault(broker, {})[listing.symbol] = instrument_id
+        return found
+
+    return _cached("listed_as", load).get(broker_id, {})
+
+
 def fee_schedules() -> dict[tuple[int, str], list[tuple[date, list[dict[str, Any]]]]]:
     """Return fee items by (broker id, asset class), latest effective date first."""
 

@@ -427,6 +427,8 @@ class Execution(models.Model):
     settle_date = models.DateField()
     executed_at = models.DateTimeField()
     received_at = models.DateTimeField()
+    market_bid = ExactField(null=True)  # what was quoted when it was executed; None where it is told too late to know
+    market_ask = ExactField(null=True)
 
     class Meta:
         constraints = [

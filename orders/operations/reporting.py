@@ -16,7 +16,7 @@ from brokers import queries as brokers
 from brokers.adapters.port import FeeItem, Report, ReportKind
 from brokers.domain.fees import NOTHING, TAKER, Done, FeeCharge, charge, needs_month
 from brokers.domain.rates import Rates
-from brokers.domain.reference import InstrumentRef
+from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.journal import operations as journal
 from oms.journal.domain import Entry, account_stream
 from oms.kernel import decimals, json
@@ -57,6 +57,8 @@ WORDS = {ReportKind.SUSPENDED: OrdStatus.SUSPENDED, ReportKind.STOPPED: OrdStatu
 CORPORATE_ACTION, DUPLICATE = "corporate_action", "duplicate"
 CANCEL_AGAIN = timedelta(seconds=1)
 """How long after a broker refused to cancel what it may not have seen yet it is asked again."""
+MARKET_SECONDS = 2.0
+"""A fill told later than this is not measured against the quotes of the moment that it is told in."""
 MENDING = "mending:"
 CLIENT_ID_MAX = 36
 _DATABASE_TROUBLE = (OperationalError, InterfaceError)
@@ -348,6 +350,7 @@ class Fold:
         self.fills: list[Fill] = []
         self.parked: list[ParkedReport] = []
         self.children: dict[UUID, ChildOrder] = {}
+        self.quotes: dict[int, QuoteRef] | None = None
         self.undone_by = {e.ref_id: e for e in known.values() if e.ref_id}
         self.accepted: dict[UUID, Decimal | None] = {}  # orders whose terms were decided → the unit amount of new ones
 
@@ -486,6 +489,7 @@ class Fold:
             items = self._fees(child, quantity, price, executed_at, report, original)
             fees = total_fees(items, instrument.currency)
             other_fees = _others(items, original, instrument.currency)
+        bid, ask = (original.market_bid, original.market_ask) if original else self._market(order, executed_at)
         execution = rows.make(
             Execution,
             # Lots are matched by time and then by this: two fills of one moment must not depend on who came first.
@@ -507,6 +511,8 @@ class Fold:
             settle_date=brokers.settle_date(instrument, executed_at),
             executed_at=executed_at,
             received_at=self.at,
+            market_bid=bid,
+            market_ask=ask,
         )
         self.fills.append(
             Fill(
@@ -528,6 +534,15 @@ class Fold:
             )
         )
         return execution
+
+    def _market(self, order: Order, executed_at: datetime) -> tuple[Decimal | None, Decimal | None]:
+        """Return bid and ask at an execution that has just happened."""
+        if self.quotes is None:
+            self.quotes = brokers.quotes({o.instrument_id for o in self.book.orders.values()})
+        quote = self.quotes.get(order.instrument_id)
+        if quote is None or abs((self.at - executed_at).total_seconds()) > MARKET_SECONDS:
+            return None, None
+        return quote.bid, quote.ask
 
     def _fees(
         self,

@@ -4,7 +4,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -34,7 +34,7 @@ from oms.journal import operations as journal
 from oms.journal.domain import Entry, broker_stream
 from oms.kernel import json
 from oms.kernel.actor import Actor
-from oms.kernel.decimals import ZERO
+from oms.kernel.decimals import ZERO, text
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
 from oms.runtime import arrays, crash, sql
@@ -77,6 +77,7 @@ class Claimed:
     sent_at: datetime
     correlation_id: str
     message: Message
+    quoted: tuple[str, str] | None = None  # bid and ask when it was claimed
 
 
 def _claim_statement(*, halts: bool) -> str:
@@ -180,7 +181,17 @@ def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Cl
             body = json.dumps({"data": {"owner": owner, "submissions": [[str(c.id), c.fence] for c in claimed]}})
             entry = Entry(broker_stream(broker.code), "submissions.sent", broker.code, body)
             journal.append([entry], actor=Actor.system("worker"), at=at)
-    return claimed
+    quoted = _quoted(broker, claimed)
+    return [replace(c, quoted=quoted.get(c.message.symbol)) for c in claimed] if quoted else claimed
+
+
+def _quoted(broker: BrokerRef, claimed: Sequence[Claimed]) -> dict[str, tuple[str, str]]:
+    """Return bid and ask now of what new orders are about, by the broker's symbol: what their execution is measured against."""
+    symbols = {c.message.symbol for c in claimed if c.kind == "new"}
+    ids = {i: symbol for symbol, i in brokers.listed_as(broker.id).items() if symbol in symbols}
+    if not ids:
+        return {}
+    return {ids[i]: (text(q.bid), text(q.ask)) for i, q in brokers.quotes(ids).items()}
 
 
 def _within_budget(broker: BrokerRef, rate: float, limit: int, at: datetime) -> tuple[int, int]:
@@ -238,11 +249,12 @@ def _write_outcomes(
 ) -> set[UUID]:
     """Write the outcomes; return what was given up for lost meanwhile, and now turns out to be taken."""
     states, dues, logs = [], [], []
+    quoted = _quoted(broker, [c for c, _ in pairs])
     for claimed, answer in pairs:
         state, due = _next_state(claimed, answer, at)
         states.append(state)
         dues.append(due)
-        logs.append(json.dumps([_attempt(claimed, answer, due)]))
+        logs.append(json.dumps([_attempt(claimed, answer, due, quoted.get(claimed.message.symbol))]))
     with sql.pipeline():
         _lock([c.child_id for c, _ in pairs], [c.id for c, _ in pairs])
         written = sql.run(
@@ -307,7 +319,8 @@ def backoff_seconds(attempts: int) -> float:
     return random.uniform(ceiling / 10, ceiling)  # noqa: S311 - jitter, not a secret
 
 
-def _attempt(claimed: Claimed, answer: Answer, due: datetime) -> dict[str, Any]:
+def _attempt(claimed: Claimed, answer: Answer, due: datetime, quoted: tuple[str, str] | None) -> dict[str, Any]:
+    """Return the entry of the timeline; `market` is [bid, ask] when it was sent, and when it was answered."""
     waited = (claimed.sent_at - claimed.due_at).total_seconds()
     return {
         "at": rfc3339(claimed.sent_at),
@@ -317,6 +330,9 @@ def _attempt(claimed: Claimed, answer: Answer, due: datetime) -> dict[str, Any]:
         "detail": answer.reason[:200],
         "rtt_ms": answer.rtt_ms,
         "next_at": rfc3339(due) if answer.outcome in (Outcome.NOT_SENT, Outcome.UNKNOWN) else None,
+        **(
+            {"market": {"sent": claimed.quoted, "answered": quoted}} if claimed.quoted and claimed.kind == "new" else {}
+        ),
     }
 
 

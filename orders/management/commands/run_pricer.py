@@ -11,6 +11,7 @@ import structlog
 from django.core.management.base import BaseCommand
 from django.db import InterfaceError, OperationalError, connection
 
+from brokers.operations import sample_ticks
 from orders import operations as desk
 from portfolio.marking import mark
 
@@ -39,6 +40,7 @@ class Command(BaseCommand):
                     guarded = time.monotonic()
                     self._try("guard_failed", desk.guard)
                     self._try("liquidation_failed", desk.advance_all)
+                sample_ticks()
                 seen = mark(seen)
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
