@@ -35,7 +35,7 @@ from orders.operations.recording import (
     withdraw,
     write,
 )
-from orders.operations.reporting import settle_child
+from orders.operations.reporting import cancel_child, settle_child
 from orders.operations.watching import waits_until
 from orders.queries import Names, resting
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
@@ -92,7 +92,7 @@ def cancel_locked(
             continue
         for child in book.children_of(order_id):
             if child.status not in CLOSED:
-                _cancel_child(book, child, at)
+                cancel_child(book, child, at)
         refold(book, order_id, at=at)
     risk.withdraw(held)
     entries = write(book, kinds=dict.fromkeys(changed, "order.cancel_requested"))
@@ -124,19 +124,6 @@ def cancel_matching(
     for start in range(0, len(ids), CANCELS_MAX):
         cancel_batch(ids[start : start + CANCELS_MAX], actor=actor, at=at, reason=reason)
     return len(ids)
-
-
-def _cancel_child(book: Book, child: ChildOrder, at: datetime) -> None:
-    """End what provably is at no broker, ask the broker for the end of the rest; what waits to be sent stays here."""
-    unsent = [s for s in book.submissions.get(child.id, []) if s.state == SubmissionState.PREPARED]
-    for submission in unsent:
-        if submission.kind != Submission.Kind.CANCEL:
-            withdraw(book, submission, at, "withdrawn before it was sent")
-    if any(s.kind == Submission.Kind.NEW for s in unsent):
-        child.ended_as = OrdStatus.CANCELED
-    elif not book.pending(child, Submission.Kind.CANCEL):
-        submit_cancel(book, child, at)
-    settle_child(book, child, at=at)
 
 
 def _is_busy(book: Book, child: ChildOrder) -> bool:

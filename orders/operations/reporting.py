@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -31,7 +31,16 @@ from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.domain.triggers import WORKS_FOR
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
 from orders.operations.placing import PARTS, new_child
-from orders.operations.recording import Book, external_account, lock_book, move, refold, submit_cancel, write
+from orders.operations.recording import (
+    Book,
+    external_account,
+    lock_book,
+    move,
+    refold,
+    submit_cancel,
+    withdraw,
+    write,
+)
 from orders.queries import Names
 from orders.states import CLOSED, LASTING, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
@@ -429,18 +438,22 @@ class Fold:
             if original is None:
                 self.park(report, f"execution:{report.ref_execution_id}")
                 return False
-            if original.kind == Execution.Kind.BUST:
+            if self._is_undone(original):
                 log.warning("execution_already_undone", execution=str(original.id), by=report.execution_id)
-                return False
+                if report.kind is ReportKind.BUST:
+                    return False
+                # It was told late, of a version that is busted by now: a fact all the same, whose totals are nothing.
+                report = replace(report, last_quantity=ZERO, fees=())
         execution = self._record(child, report, original)
         self.known[key] = execution
         if original is not None:
             self.undone_by[original.id] = execution
         self.executions.append(execution)
-        self._count(child, execution, original)
+        before = None if original is None or original.kind == Execution.Kind.BUST else original
+        self._count(child, execution, before)
         now = None if report.kind is ReportKind.BUST else execution
-        child.filled_amount += _value(now) - _value(original)
-        self.book.orders[child.order_id].fees += self._fees_known(now) - self._fees_known(original)
+        child.filled_amount += _value(now) - _value(before)
+        self.book.orders[child.order_id].fees += self._fees_known(now) - self._fees_known(before)
         return True
 
     def _fees_known(self, execution: Execution | None) -> Decimal:
@@ -472,6 +485,14 @@ class Fold:
             found = self.undone_by[found.id]
         return found
 
+    def _is_undone(self, version: Execution) -> bool:
+        """Tell whether a version, or one before it, was busted: nothing brings the trade back then."""
+        by_id = {e.id: e for e in [*self.known.values(), *self.executions]}
+        found: Execution | None = version
+        while found is not None and found.kind != Execution.Kind.BUST:
+            found = by_id.get(found.ref_id) if found.ref_id else None
+        return found is not None
+
     def _record(self, child: ChildOrder, report: Report, original: Execution | None) -> Execution:
         order = self.book.orders[child.order_id]
         instrument = brokers.instruments()[order.instrument_id]
@@ -488,7 +509,8 @@ class Fold:
         else:
             items = self._fees(child, quantity, price, executed_at, report, original)
             fees = total_fees(items, instrument.currency)
-            other_fees = _others(items, original, instrument.currency)
+            in_force = original if original and original.kind != Execution.Kind.BUST else None
+            other_fees = _others(items, in_force, instrument.currency)
         bid, ask = (original.market_bid, original.market_ask) if original else self._market(order, executed_at)
         execution = rows.make(
             Execution,
@@ -644,6 +666,7 @@ class Fold:
         if standing.split is not None:
             raise ValueError("an order is split once; a second time takes a person")
         standing.split, standing.split_at = (quantity, child.quantity), at
+        self.accepted[child.order_id] = _held_at(child.order_id) * child.quantity / quantity
         trades = rows.load(Execution, "WHERE t.child_id = %s", [child.id])
         known = {e.id: e for e in [*trades, *self.executions] if e.child_id == child.id}
         undone = {e.ref_id for e in known.values()}
@@ -717,15 +740,15 @@ class Fold:
         """Derive statuses, route again what was refused, write everything, book, release, tell."""
         for child in self.children.values():
             settle_child(self.book, child, at=self.at)
+        changed = {c.order_id for c in self.children.values()}
+        within = {i for i in changed if not self.book.orders[i].overfilled}
+        _stop_excess(self.book, changed, self.at)
         self._renew()
         _route_again(
             self.book,
             {c.order_id for c in self.children.values() if c.ended_as == OrdStatus.REJECTED},
             self.at,
         )
-        changed = {c.order_id for c in self.children.values()}
-        within = {i for i in changed if not self.book.orders[i].overfilled}
-        _stop_excess(self.book, changed, self.at)
         for order_id in sorted(changed):
             refold(self.book, order_id, at=self.at)
         sql.insert(self.parked)
@@ -763,7 +786,8 @@ class Fold:
             order, children = self.book.orders[order_id], self.book.children_of(order_id)
             last = children[-1]
             if last.ended_as == OrdStatus.CANCELED and last.status == OrdStatus.CANCELED:
-                self._place_anew(order, last)
+                if not any(c.leaves_quantity for c in children):
+                    self._place_anew(order, last)
             elif last.ended_as or not self.book.pending(last, Submission.Kind.CANCEL):
                 order.next_terms = None
                 self.accepted.setdefault(order_id, None)
@@ -805,17 +829,52 @@ def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
     book.touched_children.add(child.id)
 
 
+def cancel_child(book: Book, child: ChildOrder, at: datetime) -> None:
+    """End what provably is at no broker, ask the broker for the end of the rest; what waits to be sent stays here."""
+    unsent = [s for s in book.submissions.get(child.id, []) if s.state == SubmissionState.PREPARED]
+    for submission in unsent:
+        if submission.kind != Submission.Kind.CANCEL:
+            withdraw(book, submission, at, "withdrawn before it was sent")
+    if any(s.kind == Submission.Kind.NEW for s in unsent):
+        child.ended_as = OrdStatus.CANCELED
+    elif not book.pending(child, Submission.Kind.CANCEL):
+        submit_cancel(book, child, at)
+    settle_child(book, child, at=at)
+
+
+def _held_at(order_id: UUID) -> Decimal:
+    """Return what risk holds a unit of an order at, under the terms in force."""
+    row = sql.run("SELECT coalesce(own_amount, unit_amount) FROM risk_hold WHERE id = %s", [order_id]).fetchone()
+    return Decimal(row[0]) if row else ZERO
+
+
 def _stop_excess(book: Book, order_ids: Iterable[UUID], at: datetime) -> None:
-    """Ask for the end of what still works of an order that is filled already."""
+    """Ask for the end of what still works of an order and would fill more than it lacks.
+
+    Where something is lacking all the same (a broker that had refused the order filled a part of it, after another had
+    been given the whole), the rest is asked for anew once the one that is too much is confirmed to be canceled.
+    """
     for order_id in sorted(order_ids):
-        children = book.children_of(order_id)
-        if sum((c.filled_quantity for c in children), ZERO) < book.orders[order_id].quantity:
+        order, children = book.orders[order_id], book.children_of(order_id)
+        working = [c for c in children if c.leaves_quantity > 0 and not book.pending(c, Submission.Kind.CANCEL)]
+        lacking = order.quantity - sum((c.filled_quantity for c in children), ZERO)
+        if not working or sum((c.leaves_quantity for c in working), ZERO) <= max(lacking, ZERO):
             continue
-        for child in children:
-            if child.leaves_quantity > 0 and not book.pending(child, Submission.Kind.CANCEL):
-                log.error("excess_canceled", order=str(order_id), child=str(child.id))
-                submit_cancel(book, child, at)
-                settle_child(book, child, at=at)
+        if lacking > 0 and len(children) > 1 and not order.next_terms:
+            order.next_terms = _terms_in_force(order)
+        for child in working:
+            log.error("excess_canceled", order=str(order_id), child=str(child.id))
+            cancel_child(book, child, at)
+
+
+def _terms_in_force(order: Order) -> dict[str, str | None]:
+    return {
+        "quantity": decimals.text(order.quantity),
+        "limit_price": decimals.text_or_none(order.limit_price),
+        "stop_price": decimals.text_or_none(order.stop_price),
+        "time_in_force": order.time_in_force,
+        "unit_amount": None,
+    }
 
 
 def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
@@ -824,7 +883,7 @@ def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
     halted = halted_brokers() if order_ids else None
     for order_id in sorted(order_ids):
         order, children = book.orders[order_id], book.children_of(order_id)
-        if order.status in CLOSED or order.directed_broker_id or len(children) >= ROUTES_MAX:
+        if order.status in CLOSED or order.directed_broker_id or order.next_terms or len(children) >= ROUTES_MAX:
             continue
         placed = sum((c.filled_quantity + c.leaves_quantity for c in children), ZERO)
         asked_to_stop = any(book.asked_to_stop(c) for c in children)

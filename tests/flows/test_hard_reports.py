@@ -142,6 +142,70 @@ class TestResurrection:
         desk.holds()
 
 
+class TestFilledAfterARefusal:
+    """A broker refuses, the next one has the whole order, and then the first one tells of a fill after all."""
+
+    def refused(self, desk: Desk, *, sent: bool = True) -> tuple[Any, Any]:
+        placed, near = working(desk)
+        desk.report(desk.near.report("rejected", near))
+        if sent:
+            desk.send("FAR")
+            desk.report(desk.far.report("new", desk.far.sent[-1]), code="FAR")
+        return placed, near
+
+    def test_the_next_broker_works_only_what_is_lacking_then(self, desk: Desk) -> None:
+        placed, near = self.refused(desk)
+        desk.report(trade(desk, near, "E1", "4"))
+        order = desk.order(placed)
+        assert (order.status, order.filled_quantity, order.leaves_quantity) == ("pending_replace", 4, 6)
+        assert desk.send("FAR") == 1
+        desk.report(desk.far.report("canceled", desk.far.sent[-1]), code="FAR")
+        desk.send("FAR")
+        assert (desk.far.sent[-1].quantity, ChildOrder.objects.count()) == (6, 3)
+        last = desk.far.sent[-1]
+        desk.report(desk.far.report("new", last), code="FAR")
+        order = desk.order(placed)
+        assert (order.status, order.leaves_quantity, held(placed)) == ("partially_filled", 6, 6)
+        desk.holds()
+        desk.report(
+            desk.far.report("trade", last, execution_id="F1", last_quantity=Decimal(6), last_price=Decimal(99), executed_at=desk.at),
+            code="FAR",
+        )  # fmt: skip
+        order = desk.order(placed)
+        assert (order.status, order.filled_quantity, order.overfilled) == ("filled", 10, False)
+        desk.holds()
+
+    def test_what_was_not_sent_yet_goes_out_for_less(self, desk: Desk) -> None:
+        placed, near = self.refused(desk, sent=False)
+        desk.report(trade(desk, near, "E1", "4"))
+        desk.send("FAR")
+        assert [m.quantity for m in desk.far.sent] == [6]
+        assert (desk.order(placed).leaves_quantity, held(placed)) == (6, 6)
+        desk.holds()
+
+    def test_a_cancel_asked_for_meanwhile_is_the_end_of_it(self, desk: Desk) -> None:
+        placed, near = self.refused(desk)
+        desk.report(trade(desk, near, "E1", "4"))
+        cancel(desk, placed)
+        desk.send("FAR")
+        desk.report(desk.far.report("canceled", desk.far.sent[-1]), code="FAR")
+        order = desk.order(placed)
+        assert (order.status, order.filled_quantity, held(placed)) == ("canceled", 4, 0)
+        assert desk.send("FAR") == 0
+        desk.holds()
+
+
+class TestSplit:
+    def test_a_unit_is_held_at_its_new_worth(self, desk: Desk) -> None:
+        placed, sent = working(desk, "buy 10 AAPL limit 99.00 gtc")
+        before = Hold.objects.get(pk=placed.order_id).unit_amount
+        restated = {"order_quantity": Decimal(20), "limit_price": Decimal("49.50"), "reason": "corporate_action"}
+        desk.report(desk.near.report("restated", sent, executed_at=desk.at, order_status="new", **restated))
+        hold = Hold.objects.get(pk=placed.order_id)
+        assert (hold.open_quantity, hold.unit_amount) == (20, before / 2)
+        desk.holds()
+
+
 class TestAskedToStop:
     def test_a_refusal_after_a_cancel_goes_to_nobody_else(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10 AAPL limit 99.00")
@@ -225,6 +289,21 @@ class TestUndone:
         desk.report(undo(desk, sent, "correct", "C1", "E1", last_quantity=Decimal(5), last_price=Decimal(100)))
         desk.report(undo(desk, sent, "bust", "X1", "E1"))
         assert desk.order(placed).filled_quantity == 0
+        desk.holds()
+
+    def test_a_correction_that_comes_after_the_bust_is_a_fact_that_brings_nothing_back(self, desk: Desk) -> None:
+        placed, sent = working(desk)
+        desk.report(trade(desk, sent, "E1", "4"))
+        desk.report(undo(desk, sent, "bust", "X1", "E1"))
+        more = {"last_quantity": Decimal(5), "last_price": Decimal(101)}
+        desk.report(undo(desk, sent, "correct", "C1", "E1", **more))
+        desk.report(undo(desk, sent, "correct", "C2", "C1", **more), undo(desk, sent, "bust", "X2", "C2"))
+        order = desk.order(placed)
+        assert (order.filled_quantity, order.filled_amount, order.fees) == (0, 0, 0)
+        rows = Execution.objects.order_by("id").values_list("broker_execution_id", "kind", "quantity")
+        assert list(rows) == [("E1", "trade", 4), ("X1", "bust", 4), ("C1", "correct", 0), ("C2", "correct", 0)]
+        desk.report(trade(desk, sent, "E2", "3"))
+        assert desk.order(placed).filled_quantity == 3
         desk.holds()
 
     def test_a_correction_to_nothing_takes_all_of_it_back(self, desk: Desk) -> None:
