@@ -63,6 +63,7 @@ class LimitAdmin(SimpleHistoryAdmin, Judged):
         "value",
         "currency",
         "soft",
+        "aggregate",
         "status",
         "effective_from",
         "maker",

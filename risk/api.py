@@ -79,6 +79,9 @@ class LimitIn(Strict):
     value = DecimalText()
     currency = serializers.RegexField(r"^([A-Z]{3,12})?$", required=False, allow_blank=True, default="")
     soft = serializers.BooleanField(required=False, default=False)
+    aggregate = serializers.BooleanField(
+        required=False, default=False, help_text="Binds the sum over accounts, not each by itself."
+    )
     effective_from = serializers.DateTimeField(required=False, default=None)
     reason = serializers.CharField(max_length=200)
 
@@ -92,6 +95,7 @@ class LimitOut(serializers.Serializer):  # type: ignore[type-arg]
     value = DecimalText()
     currency = serializers.CharField(allow_null=True)
     soft = serializers.BooleanField()
+    aggregate = serializers.BooleanField()
     status = serializers.ChoiceField(choices=Limit.Status.choices)
     effective_from = serializers.DateTimeField()
     reason = serializers.CharField()

@@ -93,6 +93,7 @@ class Limit(models.Model):
     value = ExactField()
     currency = models.CharField(max_length=12, blank=True)
     soft = models.BooleanField(default=False)
+    aggregate = models.BooleanField(default=False, db_default=False)  # binds the sum over accounts
     status = models.CharField(max_length=8, choices=Status.choices)
     effective_from = models.DateTimeField()
     reason = models.CharField(max_length=200)
@@ -104,7 +105,7 @@ class Limit(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["scope_kind", "scope_key", "kind", "soft"],
+                fields=["scope_kind", "scope_key", "kind", "soft", "aggregate"],
                 condition=models.Q(status="active"),
                 name="limit_active_unique",
             ),

@@ -17,7 +17,7 @@ from oms.kernel import decimals
 from oms.kernel.decimals import ZERO
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
-from risk.domain import checks, margins, measures, standing
+from risk.domain import aggregates, checks, margins, measures, standing
 from risk.domain.daytrading import PATTERN_EQUITY, Tally, pattern_rule_holds
 from risk.domain.exposures import Exposures, Holding
 from risk.domain.intents import Intent, Verdict
@@ -73,7 +73,7 @@ class Facts:
     a strategy holds and works in an account. And where an account has `rules` that ask: `receivable` proceeds by account
     and currency that have not settled, units `located` for today and `borrowed` (short when the day began) by account and
     instrument, `day_trades` by account and the `tallies` of today by account and instrument, instruments that would be
-    held `overnight`, and the orders `resting`. `auctions` tells the seconds until those of an instrument, by time in force.
+    held `overnight`, and the orders `resting`. `sums` are of the scopes that aggregate limits bind. `auctions` tells the seconds until those of an instrument, by time in force.
     """
 
     at: datetime
@@ -105,6 +105,7 @@ class Facts:
     overnight: set[int] = field(default_factory=set)
     resting: list[Resting] = field(default_factory=list)
     auctions: dict[tuple[int, str], Decimal] = field(default_factory=dict)
+    sums: dict[Scope, aggregates.Sum] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Gate:
     """The facts of a batch and the orders already let through.
 
     A limit binds each account's own orders and positions, whoever it names: a firm's position limit is the
-    one of every account, not of their sum.
+    one of every account, unless it is `aggregate` and binds their sum.
     """
 
     def __init__(self, facts: Facts) -> None:
@@ -141,6 +142,7 @@ class Gate:
         self._exposures: dict[int, Exposures] = {}
         self._equity: dict[int, Decimal | None] = {}
         self._profits: dict[int, Profit] = {}
+        self._unit_values: dict[tuple[int, str], Decimal | None] = {}
 
     def limits_for(self, intent: Intent) -> LimitSet:
         """Return the limits that bind an order."""
@@ -211,7 +213,9 @@ class Gate:
     ) -> tuple[Reason, str] | None:
         """Judge by the soft limits, all of them, and return the first that is passed."""
         breach = None
-        for check in self._measured(self.limits_for(intent).soft, intent, quantity, reduces, is_new=is_new):
+        limits = self.limits_for(intent)
+        asked = self._measured(limits.soft, intent, quantity, reduces, is_new=is_new)
+        for check in (*asked, *self._summed(limits, intent, quantity, reduces, is_new=is_new, soft=True)):
             reason = check.judge()
             done.append(check.as_json(reason) | {"soft": True})
             if reason is not None and breach is None:
@@ -241,8 +245,12 @@ class Gate:
         if is_new and (intent.self_trade or self.rules_of(intent).self_trade) and not intent.waits:
             mine = intent.order_id, *intent.pair, intent.side, quantity, intent.limit_price
             self.facts.resting.append(Resting(*mine))
-        if is_new and "open_orders" in self.limits_for(intent).kinds:
+        limits = self.limits_for(intent)
+        if is_new and "open_orders" in limits.kinds:
             self.facts.open_orders[open_key(intent)] += 1
+        if is_new and limits.sums:
+            for scope in {x.scope for x in limits.sums}:
+                self.facts.sums[scope].open_orders += 1
 
     def _pace(self, intent: Intent, *, is_new: bool) -> None:
         """Put one more into every bucket that a limit keeps for the order."""
@@ -261,7 +269,10 @@ class Gate:
         self._count(intent, -quantity, -quantity * unit)
 
     def _count(self, intent: Intent, quantity: Decimal, amount: Decimal) -> None:
-        holding = self.holding(intent).with_order(intent.side, quantity, amount)
+        before = self.holding(intent)
+        if aggregate := self.limits_for(intent).sums:
+            aggregates.count(self.facts.sums, aggregate, intent, quantity, before)
+        holding = before.with_order(intent.side, quantity, amount)
         self.facts.holdings[intent.pair] = holding
         if book := self._exposures.get(intent.account_id):
             book.put(intent.instrument.id, holding)
@@ -298,6 +309,7 @@ class Gate:
         yield self._quote(intent, limits)
         hard = limits.hard if paced else {k: v for k, v in limits.hard.items() if k not in measures.PACED}
         yield from self._measured(hard, intent, quantity, reduces, is_new=is_new)
+        yield from self._summed(limits, intent, quantity, reduces, is_new=is_new, soft=False)
         if intent.limit_price is not None and "price_collar" not in limits.hard:
             house = [limits.tightest("price_collar", COLLAR_DEFAULT)]
             yield measures.MEASURES["price_collar"](self, intent, quantity, house)
@@ -322,6 +334,14 @@ class Gate:
         for kind, measure in measures.MEASURES.items():
             if kind in limits and measures.applies(kind, intent, reduces=reduces, is_new=is_new):
                 yield measure(self, intent, quantity, limits[kind])
+
+    def _summed(
+        self, limits: LimitSet, intent: Intent, quantity: Decimal, reduces: bool, *, is_new: bool, soft: bool
+    ) -> Iterator[checks.Check]:
+        """Yield one check for each limit on a sum; what reduces its own account's position is not asked."""
+        for limit in () if reduces else limits.sums:
+            if limit.soft == soft and measures.applies(limit.kind, intent, reduces=reduces, is_new=is_new):
+                yield aggregates.check(self, intent, quantity, limit)
 
     def _mandates(self, intent: Intent) -> Iterator[checks.Check]:
         scopes = scopes_of(intent)
@@ -412,6 +432,13 @@ class Gate:
         if quote is None:
             return None
         return self.convert(quantity * quote.mid, self.facts.instruments[instrument_id].currency, currency)
+
+    def unit_value(self, instrument_id: int, currency: str) -> Decimal | None:
+        """Return what one unit is worth at the mid, in a currency; None without a price or rate."""
+        key = instrument_id, currency
+        if key not in self._unit_values:
+            self._unit_values[key] = self.value(instrument_id, Decimal(1), currency)
+        return self._unit_values[key]
 
     def convert(self, amount: Decimal, source: str, target: str) -> Decimal | None:
         """Return an amount in another currency; None when no rate leads there."""

@@ -28,6 +28,16 @@ IN_CURRENCY = frozenset(
 FLOORS = frozenset({"order_quantity_min", "order_notional_min", "duplicate_window", "opening_cutoff", "closing_cutoff"})
 """Kinds of which the highest is the tightest."""
 
+AGGREGATE = frozenset(
+    {
+        "position", "position_long", "position_short", "position_gross", "gross_exposure", "net_exposure", "open_orders",
+    }
+)  # fmt: skip
+"""Kinds that may bind the sum over accounts."""
+
+AGGREGATE_SCOPES = ("firm", "user", "strategy", "symbol", "group")
+"""Whose sum that may be; an account is one already, and a broker is chosen only after risk was asked."""
+
 SOFT = frozenset(
     {
         "order_quantity", "order_notional", "position", "position_long", "position_short", "position_gross",
@@ -40,7 +50,8 @@ SOFT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LimitRef:
-    """A limit in force. `member` is whom it binds where its scope is a group; else that is the scope itself."""
+    """A limit in force. `member` is whom it binds where its scope is a group; else that is the scope itself. One that is
+    `aggregate` binds the sum over accounts, others each account by itself."""
 
     kind: str
     value: Decimal
@@ -48,6 +59,7 @@ class LimitRef:
     scope: Scope
     soft: bool = False
     member: Scope | None = None
+    aggregate: bool = False
 
     @property
     def binds(self) -> tuple[str, str]:
@@ -57,13 +69,17 @@ class LimitRef:
 
 
 class LimitSet:
-    """The limits that bind one order, by kind; hard ones and soft ones apart."""
+    """The limits that bind one order, by kind; hard ones and soft ones apart, and those that bind sums."""
 
     def __init__(self, limits: Iterable[LimitRef]) -> None:
         self.hard: dict[str, list[LimitRef]] = {}
         self.soft: dict[str, list[LimitRef]] = {}
+        self.sums: list[LimitRef] = []
         self._tightest: dict[str, LimitRef] = {}
         for limit in limits:
+            if limit.aggregate:
+                self.sums.append(limit)
+                continue
             (self.soft if limit.soft else self.hard).setdefault(limit.kind, []).append(limit)
         self.kinds = self.hard.keys() | self.soft.keys()
 

@@ -14,7 +14,7 @@ from oms.kernel.errors import Invalid, NotFound
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
-from risk.domain.limits import FLOORS, IN_CURRENCY, SOFT
+from risk.domain.limits import AGGREGATE, AGGREGATE_SCOPES, FLOORS, IN_CURRENCY, SOFT
 from risk.domain.scopes import LIMIT_SCOPES, Scope
 from risk.models import Approval, Limit
 from risk.operations.approving import ask, content_hash, settle
@@ -33,6 +33,7 @@ def propose_limit(
     *,
     currency: str = "",
     soft: bool = False,
+    aggregate: bool = False,
     effective_from: datetime | None = None,
     reason: str,
     actor: Actor,
@@ -40,10 +41,12 @@ def propose_limit(
 ) -> Limit:
     """Store a limit: `active` if it is tighter than the one in force for the scope, else `proposed`.
 
-    One that begins later is always proposed; a time that has passed means now. Raises `Invalid` for an unknown scope, kind
+    One that is `aggregate` binds the sum over accounts, and stands beside one that binds each by itself. One that begins later is always proposed; a time that has passed means now. Raises `Invalid` for an unknown scope, kind
     or value, and for a kind that can't be soft.
     """
     _require_sound(scope, kind, value, currency=currency, soft=soft)
+    if aggregate:
+        _require_summable(scope, kind, currency)
     begins = max(at, effective_from or at)
     if not reason.strip():
         raise Invalid("required", "Say why.", field="reason")
@@ -57,6 +60,7 @@ def propose_limit(
         value=value,
         currency=currency,
         soft=soft,
+        aggregate=aggregate,
         status=Limit.Status.PROPOSED,
         effective_from=begins,
         reason=reason.strip()[:200],
@@ -128,10 +132,23 @@ def _require_sound(scope: Scope, kind: str, value: Decimal, *, currency: str, so
         raise Invalid("not_allowed", f"A soft limit is one on: {', '.join(sorted(SOFT))}.", field="soft")
 
 
+def _require_summable(scope: Scope, kind: str, currency: str) -> None:
+    if kind not in AGGREGATE:
+        raise Invalid("not_allowed", f"A sum is limited by: {', '.join(sorted(AGGREGATE))}.", field="aggregate")
+    if scope.kind not in AGGREGATE_SCOPES:
+        raise Invalid("not_allowed", f"A sum is that of: {', '.join(AGGREGATE_SCOPES)}.", field="aggregate")
+    if kind in IN_CURRENCY and not currency:
+        raise Invalid("required", "A sum over accounts needs a currency of its own.", field="currency")
+
+
 def _in_force(limit: Limit, at: datetime) -> Limit | None:
     """Return the limit that binds the same scope now, once those whose time has come have taken over."""
     same = Limit.objects.filter(
-        scope_kind=limit.scope_kind, scope_key=limit.scope_key, kind=limit.kind, soft=limit.soft
+        scope_kind=limit.scope_kind,
+        scope_key=limit.scope_key,
+        kind=limit.kind,
+        soft=limit.soft,
+        aggregate=limit.aggregate,
     ).exclude(pk=limit.pk)
     begun = same.filter(status__in=[Limit.Status.ACTIVE, Limit.Status.APPROVED], effective_from__lte=at)
     newest_first = list(begun.order_by("-effective_from", "-id"))

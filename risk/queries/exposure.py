@@ -112,7 +112,7 @@ def gates(accounts: Iterable[Account], at: datetime) -> Iterable[tuple[Account, 
             side="buy",
             quantity=ZERO,
         )
-        yield account, Gate(load_facts([probe], at=at)), probe
+        yield account, Gate(load_facts([probe], at=at, locking=False)), probe
 
 
 def order_ceiling(account: Account, instrument: InstrumentRef, price: Decimal, *, at: datetime) -> Decimal:

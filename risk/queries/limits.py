@@ -25,6 +25,7 @@ def limit_out(limit: Limit) -> dict[str, Any]:
         "value": decimals.text(limit.value),
         "currency": limit.currency or None,
         "soft": limit.soft,
+        "aggregate": limit.aggregate,
         "status": limit.status,
         "effective_from": rfc3339(limit.effective_from),
         "reason": limit.reason,

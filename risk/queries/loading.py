@@ -25,6 +25,7 @@ from risk.domain.results import Result
 from risk.domain.scopes import Scope, scopes_of
 from risk.domain.selftrade import Resting
 from risk.queries.rules import add_what_rules_ask, ask_rules, rules_of_row
+from risk.queries.summing import load_sums
 
 Answer = Iterable[tuple[Any, ...]]
 RestingOrders = Callable[[Sequence[int]], Iterable[Resting]]
@@ -32,12 +33,15 @@ BRIDGE = "USD"
 """The currency that rates may be chained through."""
 
 
-def load_facts(intents: Sequence[Intent], *, at: datetime, resting: RestingOrders | None = None) -> Facts:
+def load_facts(
+    intents: Sequence[Intent], *, at: datetime, resting: RestingOrders | None = None, locking: bool = True
+) -> Facts:
     """Read limits, halts, quotes, holdings and cash for a batch, as of now.
 
     The caller holds the account rows locked, so that nothing read here about them moves before the commit. What does
     not depend on another answer is asked for at once, and read after that. `resting` returns the orders of accounts that
-    may be filled at any moment; it is called only where an order is to trade with none of them.
+    may be filled at any moment; it is called only where an order is to trade with none of them. Limits on sums over accounts
+    lock those, unless nothing is to be reserved (`locking`).
     """
     instruments = brokers.instruments()
     accounts = sorted({i.account_id for i in intents})
@@ -47,13 +51,16 @@ def load_facts(intents: Sequence[Intent], *, at: datetime, resting: RestingOrder
     asked_rules = ask_rules(accounts, at)
     limits = [_limit(*row) for row in asked_limits]
     rules = {account_id: rules_of_row(*row) for account_id, *row in asked_rules}
-    more = _ask_more({x.kind for x in limits}, accounts, at)
+    aggregate = [x for x in limits if x.aggregate]
+    sums = load_sums(aggregate, intents, locking=locking) if aggregate else {}
+    more = _ask_more({x.kind for x in limits if not x.aggregate}, accounts, at)
     holdings = {(account_id, instrument_id): Holding(*held) for account_id, instrument_id, *held in asked_holdings}
     cash: dict[int, dict[str, Decimal]] = {}
     for account_id, currency, balance in asked_cash:
         cash.setdefault(account_id, {})[currency] = balance
     results = {account_id: [Result(*part) for part in parts] for account_id, parts in _grouped(more.results)}
     wanted = {i.instrument.id for i in intents} | {instrument_id for _, instrument_id in holdings}
+    wanted |= {instrument_id for summed in sums.values() for instrument_id in summed.totals}
     wanted |= {part.instrument_id for parts in results.values() for part in parts if part.quantity or part.day_quantity}
     quotes = brokers.quotes(wanted | _pairs(instruments, intents, limits, cash, wanted))
     listed = list(asked_restricted)
@@ -79,6 +86,7 @@ def load_facts(intents: Sequence[Intent], *, at: datetime, resting: RestingOrder
         open_orders=Counter({tuple(key): count for *key, count in more.open_orders}),  # type: ignore[misc]
         by_strategy=_by_strategy(more.by_strategy),
         rules=rules,
+        sums=sums,
     )
     if rules:
         add_what_rules_ask(facts, intents)
@@ -104,11 +112,11 @@ def _ask_limits(intents: Sequence[Intent], at: datetime) -> Answer:
           SELECT 'group', g.code, m.kind, m.key FROM risk_groupmember m JOIN named USING (kind, key)
           JOIN risk_group g ON g.id = m.group_id
         )
-        SELECT DISTINCT ON (l.scope_kind, l.scope_key, l.kind, l.soft, b.member_kind, b.member_key)
-          l.kind, l.value, l.currency, l.scope_kind, l.scope_key, l.soft, b.member_kind, b.member_key
+        SELECT DISTINCT ON (l.scope_kind, l.scope_key, l.kind, l.soft, l.aggregate, b.member_kind, b.member_key)
+          l.kind, l.value, l.currency, l.scope_kind, l.scope_key, l.soft, b.member_kind, b.member_key, l.aggregate
         FROM risk_limit l JOIN bound b USING (scope_kind, scope_key)
         WHERE l.status IN ('active', 'approved') AND l.effective_from <= %s
-        ORDER BY l.scope_kind, l.scope_key, l.kind, l.soft, b.member_kind, b.member_key, l.effective_from DESC, l.id DESC
+        ORDER BY l.scope_kind, l.scope_key, l.kind, l.soft, l.aggregate, b.member_kind, b.member_key, l.effective_from DESC, l.id DESC
         """,
         [[kind for kind, _ in scopes], [key for _, key in scopes], at],
     )
@@ -135,8 +143,10 @@ def _limit(
     soft: bool,
     member: str | None,
     member_key: str | None,
+    aggregate: bool,
 ) -> LimitRef:
-    return LimitRef(kind, value, currency, Scope(scope, key), soft, Scope(member, member_key or "") if member else None)
+    whom = Scope(member, member_key or "") if member else None
+    return LimitRef(kind, value, currency, Scope(scope, key), soft, whom, aggregate)
 
 
 @dataclass(slots=True)

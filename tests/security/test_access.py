@@ -188,7 +188,7 @@ ALLOWED = {
     "orders/{id}/cancel": {"reason"},
     "orders/{id}/replace": {"limit_price", "stop_price", "time_in_force", "quantity", "expected_version"},
     "orders/cancel": {"symbol", "strategy", "side", "account"},
-    "risk/limits": {"currency", "soft", "effective_from", "scope", "kind", "value", "reason"},
+    "risk/limits": {"currency", "soft", "aggregate", "effective_from", "scope", "kind", "value", "reason"},
     "risk/approvals": {"object", "decision", "reason", "content_hash"},
     "risk/account-rules": {
         "borrowing", "haircuts", "settled_only", "locates", "day_trading", "migrated_on", "self_trade", "since",
