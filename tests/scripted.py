@@ -45,6 +45,10 @@ class Scripted:
         self.taken: dict[str, NewOrder] = {}
         self.reachable = True
         self.silent_takes = False  # takes the order even where the answer says otherwise
+        self.fills: list[Report] = []
+        self.working: list[OrderState] = []
+        self.held: list[tuple[str, str, Decimal]] = []
+        self.owned: list[tuple[str, str, Decimal]] = []
 
     def send(self, messages: Sequence[Message], *, deadline: float) -> list[Answer]:
         answers = []
@@ -92,6 +96,20 @@ class Scripted:
             authoritative=True,
             reports=(self.report("new", order),),
         )
+
+    def executions_since(self, since: datetime) -> list[Report]:
+        if not self.reachable:
+            raise BrokerUnavailable("told to be away")
+        return [r for r in self.fills if r.executed_at is None or r.executed_at >= since]
+
+    def open_orders(self) -> list[OrderState]:
+        return list(self.working)
+
+    def positions(self) -> list[tuple[str, str, Decimal]]:
+        return list(self.held)
+
+    def cash(self) -> list[tuple[str, str, Decimal]]:
+        return list(self.owned)
 
     def report(self, kind: str, order: Message, **more: Any) -> Report:
         """Return a report about a message this broker was sent."""
