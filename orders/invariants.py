@@ -116,5 +116,6 @@ PREDICATES = {
         CROSS JOIN LATERAL (VALUES ('all', ''), ('account', a.code), ('broker', b.code), ('symbol', i.symbol),
           ('strategy', st.code), ('user', u.username)) k(kind, key)
         JOIN halted h ON h.scope_kind = k.kind AND h.scope_key = k.key
-        WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces) AND s.sent_at <@ h.times""",
+        WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces) AND s.sent_at <@ h.times
+          AND o.origin <> 'external'""",
 }

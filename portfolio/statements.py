@@ -6,6 +6,7 @@ A file is taken whole, or not at all with every bad line told by its number; `pa
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
@@ -79,6 +80,10 @@ class _Spool:
             text = "\t".join(c if c == r"\N" else c.replace("\\", "\\\\") for c in cells)
         self.out.write(f"{self.statement_id}\t{text}\n")
 
+    def close(self) -> None:
+        """Drop what was written."""
+        self.out.close()
+
     def copy(self) -> None:
         """Send all of it, inside the caller's transaction."""
         self.out.seek(0)
@@ -111,37 +116,46 @@ def import_file(
     digest = sha256(content).digest()
     if known := _taken_before(there.id, digest):
         return Taken(known, repeated=True)
-    spool, faults, count = _Spool(uuid7()), [], 0
-    for found in read(content, reading, known_at(there.id)):
+    with closing(_Spool(uuid7())) as spool:
+        faults, count = _read(content, reading, there.id, spool)
+        if faults and not (partial and spool.counts):
+            raise BadFile(faults, count)
+        if not spool.counts:
+            raise Invalid(
+                "empty_file", "The file holds no line below its headers; silence is no statement.", field="file"
+            )
+        kept = _statement(spool, there.id, Statement.Source.FILE, name, as_of=as_of, since=since, actor=actor, at=at)
+        kept.profile, kept.digest, kept.rejected = profile, digest, count
+        kept.faults = [f._asdict() for f in faults]
+        if kept.as_of > at + timedelta(days=1):
+            raise Invalid("in_the_future", "The file speaks of a time that lies ahead.", field="as_of")
+        return _store(kept, spool, actor=actor, at=at)
+
+
+def _read(content: bytes, profile: Profile, broker_id: int, spool: _Spool) -> tuple[list[Fault], int]:
+    """Spool the good lines; return the first of the bad ones, and how many there are."""
+    faults, count = [], 0
+    for found in read(content, profile, known_at(broker_id)):
         if isinstance(found, Line):
             spool.take(found)
             continue
         count += 1
         if len(faults) < FAULTS_TOLD:
             faults.append(found)
-    if faults and not (partial and spool.counts):
-        raise BadFile(faults, count)
-    if not spool.counts:
-        raise Invalid("empty_file", "The file holds no line below its headers; silence is no statement.", field="file")
-    kept = _statement(spool, there.id, Statement.Source.FILE, name, as_of=as_of, since=since, actor=actor, at=at)
-    kept.profile, kept.digest, kept.rejected = profile, digest, count
-    kept.faults = [f._asdict() for f in faults]
-    if kept.as_of > at + timedelta(days=1):
-        raise Invalid("in_the_future", "The file speaks of a time that lies ahead.", field="as_of")
-    return _store(kept, spool, actor=actor, at=at)
+    return faults, count
 
 
 def stage(
     broker_id: int, lines: Iterable[Line], *, name: str, since: datetime, as_of: datetime, actor: Actor, at: datetime
 ) -> Statement:
     """Keep what a broker answered to questions as a statement of its own."""
-    spool = _Spool(uuid7())
-    for line in lines:
-        spool.take(line)
-    source = Statement.Source.ADAPTER
-    kept = _statement(spool, broker_id, source, name, as_of=as_of, since=since, actor=actor, at=at)
-    kept.digest = bytes(32)
-    return _store(kept, spool, actor=actor, at=at).statement
+    with closing(_Spool(uuid7())) as spool:
+        for line in lines:
+            spool.take(line)
+        source = Statement.Source.ADAPTER
+        kept = _statement(spool, broker_id, source, name, as_of=as_of, since=since, actor=actor, at=at)
+        kept.digest = bytes(32)
+        return _store(kept, spool, actor=actor, at=at).statement
 
 
 def _statement(

@@ -12,25 +12,18 @@ from typing import Any
 from uuid import UUID
 
 from brokers import queries as brokers
-from brokers.adapters.port import FeeItem, Report, ReportKind
-from brokers.domain.fees import NOTHING, Done, charge, needs_month
-from brokers.domain.reference import InstrumentRef
 from oms.journal import operations as journal
 from oms.kernel import decimals
 from oms.kernel.actor import Actor
 from oms.kernel.errors import Conflict, Invalid, InvalidFields
 from oms.kernel.ids import uuid7
 from oms.kernel.json import rfc3339
-from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
-from orders.models import ChildOrder, Execution, Order
-from orders.operations.recording import Book, lock_accounts, lock_book, refold, write
+from orders.models import Execution
+from orders.operations.external import External, book_external, require_live, undo
+from orders.operations.recording import Book, lock_accounts, lock_book
 from orders.operations.releasing import decide_release
-from orders.operations.reporting import Fold, fees_in, position_entries, settle_child, total_fees
-from orders.states import CLOSED, OrdStatus
-from portfolio import operations as portfolio
-from portfolio import queries as books
-from portfolio.domain.fills import Fill
+from orders.operations.resolving import decide_break
 from portfolio.models import Account, BrokerLink
 from risk import operations as risk
 from risk.models import Approval
@@ -86,7 +79,7 @@ def ask_undo(
     """
     execution = Execution.objects.select_related("order__account").get(pk=execution_id)
     lock_accounts([execution.order.account_id])
-    _require_live(execution)
+    require_live(execution)
     content = {
         "order": str(execution.order_id),
         "execution": str(execution.id),
@@ -115,11 +108,6 @@ def ask_trade(account: str, trade: ManualTrade, *, key: str, actor: Actor, at: d
         return known
     _check_trade(owner, trade, at)
     return risk.ask(Approval.Kind.TRADE, uuid7(), BOOK, content, actor=actor, at=at, account=owner, key=key)
-
-
-def _require_live(execution: Execution) -> None:
-    if execution.kind == Execution.Kind.BUST or Execution.objects.filter(ref=execution).exists():
-        raise Conflict("already_undone", "This execution was busted or corrected before; look at its successor.")
 
 
 def _check_terms(execution: Execution, quantity: Decimal | None, price: Decimal | None) -> None:
@@ -166,6 +154,8 @@ def decide(identifier: UUID, decision: str, *, reason: str, seen: str = "", acto
         risk.decide_rules(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
     elif approval.object_kind == Approval.Kind.ORDER:
         decide_release(approval, decision, reason=reason, seen=seen, actor=actor, at=at)
+    elif approval.object_kind == Approval.Kind.BREAK:
+        decide_break(approval, decision, reason=reason, seen=seen, actor=actor, at=at)
     else:
         _decide(approval, decision, reason=reason, seen=seen, actor=actor, at=at)
     return find_approval(approval.id)
@@ -187,156 +177,40 @@ def _decide(asked: Approval, decision: str, *, reason: str, seen: str, actor: Ac
 
 
 def _undo(book: Book, approval: Approval, actor: Actor, at: datetime) -> None:
-    """Fold the bust or correction in as the broker's own report would be; its fees stay as they were told."""
-    execution = Execution.objects.get(pk=approval.object_id)
-    _require_live(execution)
-    child, content = book.children[execution.child_id], approval.content
-    if child.status in CLOSED and not child.ended_as:
-        child.ended_as = OrdStatus.CANCELED  # what this leaves open of a finished order, nobody works on
-    correcting = approval.action == CORRECT
-    report = Report(
-        kind=ReportKind.CORRECT if correcting else ReportKind.BUST,
-        client_order_id=child.client_order_id,
-        account="",
-        symbol="",
-        side=execution.side,
-        order_status=str(child.status),
-        order_quantity=child.quantity,
-        cumulative_quantity=child.filled_quantity,
-        leaves_quantity=child.leaves_quantity,
-        execution_id=f"desk-{approval.id}",
-        ref_execution_id=execution.broker_execution_id,
-        last_quantity=Decimal(content["new_quantity"]) if correcting else execution.quantity,
-        last_price=Decimal(content["new_price"]) if correcting else execution.price,
-        fees=tuple(FeeItem(i["kind"], Decimal(i["amount"]), i["currency"]) for i in execution.fee_items),
-        text=content["reason"],
+    content, correcting = approval.content, approval.action == CORRECT
+    undo(
+        book,
+        Execution.objects.get(pk=approval.object_id),
+        name=f"desk-{approval.id}",
+        why=content["reason"],
+        quantity=Decimal(content["new_quantity"]) if correcting else None,
+        price=Decimal(content["new_price"]) if correcting else None,
+        actor=actor,
+        at=at,
     )
-    known = {(execution.broker_account_id, execution.broker_execution_id): execution}
-    fold = Fold(child.broker_id, book, known, at)
-    fold.take(child, None, report)
-    fold.finish(actor)
 
 
 def _book_trade(book: Book, approval: Approval, actor: Actor, at: datetime) -> None:
-    """Make an order of origin external, filled by one execution, and book it; the execution bears the object's id."""
+    """Book what was asked for; the execution bears the object's id."""
     asked = approval.content
-    instrument = brokers.instruments_by_symbol()[asked["symbol"]]
-    order = _external_order(approval, instrument, at)
-    child = _external_child(order, brokers.brokers_by_code()[asked["broker"]].id, at)
-    execution = _external_execution(approval, order, child, instrument, at)
-    sql.insert([order])
-    sql.insert([child])
-    book.orders[order.id] = order
-    book.take_in(child)
-    child.filled_quantity, child.filled_amount = execution.quantity, execution.quantity * execution.price
-    child.ended_as = OrdStatus.CANCELED  # shown only if it is busted: nobody works on
-    order.fees = fees_in(execution.fee_items, instrument.currency) if execution.fees is None else execution.fees
-    settle_child(book, child, at=at)
-    refold(book, order.id, at=at)
-    entries = write(book, executions=[execution], kinds={order.id: "order.booked_by_hand"})
-    touched = portfolio.book([_fill(execution, order, instrument)], at=at)
-    journal.append(entries + position_entries(touched), actor=actor, at=at)
-
-
-def _external_order(approval: Approval, instrument: InstrumentRef, at: datetime) -> Order:
-    quantity = Decimal(approval.content["quantity"])
     assert approval.account_id is not None  # noqa: S101 - a trade is asked for in an account
-    return Order(
-        id=uuid7(),
-        account_id=approval.account_id,
-        client_order_id=f"trade-{approval.object_id}",
-        body_hash=bytes.fromhex(approval.content_hash),
-        instrument_id=instrument.id,
-        side=approval.content["side"],
-        quantity=quantity,
-        leaves_quantity=quantity,
-        order_type="market",
-        time_in_force="day",
-        note=f"trade {approval.key}"[:200],
-        origin="external",
-        created_by_id=approval.maker_id,
-        created_at=at,
-        updated_at=at,
-        decided_at=at,
-    )
-
-
-def _external_child(order: Order, broker_id: int, at: datetime) -> ChildOrder:
-    broker_account = BrokerLink.objects.values_list("broker_account_id", flat=True).get(
-        account_id=order.account_id, broker_id=broker_id
-    )
-    return ChildOrder(
-        id=uuid7(),
-        order_id=order.id,
-        broker_id=broker_id,
-        broker_account_id=broker_account,
-        client_order_id="",
-        quantity=order.quantity,
-        leaves_quantity=order.quantity,
-        time_in_force=order.time_in_force,
-        created_at=at,
-        updated_at=at,
-    )
-
-
-def _external_execution(
-    approval: Approval, order: Order, child: ChildOrder, instrument: InstrumentRef, at: datetime
-) -> Execution:
-    price, executed_at = Decimal(approval.content["price"]), datetime.fromisoformat(approval.content["executed_at"])
-    items = _fee_items(approval.content["fees"], order, child.broker_id, price, executed_at, instrument)
-    return Execution(
+    trade = External(
         id=approval.object_id,
-        child_id=child.id,
-        order_id=order.id,
-        broker_id=child.broker_id,
-        broker_account_id=child.broker_account_id,
-        broker_execution_id=f"desk-{approval.id}",
-        kind=Execution.Kind.TRADE,
-        side=order.side,
-        quantity=order.quantity,
-        price=price,
-        fees=total_fees(items, instrument.currency),
-        fee_items=items,
-        settle_date=brokers.settle_date(instrument, executed_at),
-        executed_at=executed_at,
-        received_at=at,
+        account_id=approval.account_id,
+        broker=asked["broker"],
+        symbol=asked["symbol"],
+        side=asked["side"],
+        quantity=Decimal(asked["quantity"]),
+        price=Decimal(asked["price"]),
+        fees=None if asked["fees"] is None else Decimal(asked["fees"]),
+        executed_at=datetime.fromisoformat(asked["executed_at"]),
+        name=f"desk-{approval.id}",
+        label=f"trade-{approval.object_id}",
+        note=f"trade {approval.key}",
+        digest=bytes.fromhex(approval.content_hash),
+        maker_id=approval.maker_id,
     )
-
-
-def _fee_items(
-    told: str | None, order: Order, broker_id: int, price: Decimal, executed_at: datetime, instrument: InstrumentRef
-) -> list[dict[str, str]]:
-    if told is not None:
-        return [{"kind": "manual", "amount": told, "currency": instrument.currency}] if Decimal(told) else []
-    schedule = brokers.fee_items(broker_id, instrument.asset_class, executed_at.date())
-    month = NOTHING
-    if needs_month(schedule):
-        month = Done(*books.month_so_far(order.account_id, broker_id, instrument.asset_class, executed_at))
-    charges = charge(
-        schedule, side=order.side, quantity=order.quantity, price=price, currency=instrument.currency,
-        base_currency=instrument.base_currency, month=month,
-    )  # fmt: skip
-    return [{"kind": c.kind, "amount": decimals.text(c.amount), "currency": c.currency} for c in charges]
-
-
-def _fill(execution: Execution, order: Order, instrument: InstrumentRef) -> Fill:
-    foreign = [i for i in execution.fee_items if i["currency"] != instrument.currency]
-    return Fill(
-        source_id=execution.id,
-        kind=execution.kind,
-        ref_source_id=None,
-        account_id=order.account_id,
-        broker_id=execution.broker_id,
-        instrument_id=order.instrument_id,
-        quantity=execution.signed_quantity(),
-        price=execution.price,
-        fees=fees_in(execution.fee_items, instrument.currency),
-        currency=instrument.currency,
-        executed_at=execution.executed_at,
-        settle_date=execution.settle_date,
-        strategy_id=order.strategy_id,
-        other_fees=tuple((i["currency"], Decimal(i["amount"])) for i in foreign),
-    )
+    journal.append(book_external(book, trade, at=at), actor=actor, at=at)
 
 
 __all__ = ["BUST", "CORRECT", "REVERSE", "ManualTrade", "ask_trade", "ask_undo", "decide"]

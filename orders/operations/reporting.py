@@ -25,7 +25,7 @@ from oms.kernel.decimals import ZERO
 from oms.kernel.ids import uuid7, uuid7_of
 from oms.kernel.reasons import Reason
 from oms.runtime import arrays, doorbell, rows, sql
-from oms.runtime.transactions import after_commit, in_transaction
+from oms.runtime.transactions import after_commit, in_transaction, require_transaction
 from orders.domain.standing import Standing
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.domain.triggers import WORKS_FOR
@@ -203,6 +203,12 @@ def give_up(
     ended = len(book.touched_submissions)
     fold.finish(actor)
     return ended
+
+
+def apply_here(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime) -> int:
+    """Apply reports as `apply` does, inside the caller's transaction; what can't be applied is raised."""
+    require_transaction()
+    return _apply(broker_id, reports, actor=actor, at=at)
 
 
 def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datetime) -> int:

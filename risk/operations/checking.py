@@ -12,7 +12,8 @@ from uuid import UUID
 
 import structlog
 
-from oms.kernel import json
+from brokers import queries as market
+from oms.kernel import decimals, json
 from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import rows, sql
@@ -246,6 +247,19 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime, resting: Re
         sql.run("UPDATE risk_hold SET own_amount = coalesce(own_amount, unit_amount) WHERE id = %s", [intent.order_id])
         _set_holds({intent.order_id: (max(old[0], reservation.quantity), max(old[1], reservation.unit_amount))})
     return replace(verdict, unit_amount=reservation.unit_amount)
+
+
+def take_over(intent: Intent, *, quantity: Decimal, at: datetime) -> None:
+    """Hold for an order that works at a broker already, inside the caller's transaction. Nobody is asked whether it may: it is
+    a fact, and the next order is judged with it. A buy holds its limit price, or the ask where it has none."""
+    require_transaction()
+    quote = market.quotes([intent.instrument.id]).get(intent.instrument.id)
+    price = intent.limit_price or (quote.ask if quote else decimals.ZERO)
+    unit = price if intent.side == "buy" else decimals.ZERO
+    check = {"check": "adopted", "passed": True, "reason": None, "numbers": {"quantity": decimals.text(quantity)}}
+    verdict = Verdict(intent.order_id, True, checks=[check])
+    sql.insert_values(RiskCheck, _CHECK, [_record(intent, verdict, at)], on_conflict="ON CONFLICT (id) DO NOTHING")
+    _reserve([_hold(intent, Reservation(quantity, unit, None), at)])
 
 
 def judge_again(
