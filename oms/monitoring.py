@@ -96,6 +96,17 @@ def exceptions(*, at: datetime) -> list[dict[str, Any]]:
           JOIN portfolio_trade t ON t.id = s.trade_id JOIN brokers_broker b ON b.id = t.broker_id
           WHERE s.state IN ('failed', 'partial') OR (s.state = 'pending' AND s.due_on < %s::date - 1)
           UNION ALL
+          SELECT 'break', k.id::text, b.code, a.code,
+                 k.kind || ' ' || k.subject || ': ours ' || coalesce(trim_scale(k.ours)::text, 'none') || ', theirs '
+                 || coalesce(trim_scale(k.theirs)::text, 'none') || ', ' || k.cause, k.opened_at
+          FROM portfolio_break k JOIN brokers_broker b ON b.id = k.broker_id LEFT JOIN portfolio_account a ON a.id = k.account_id
+          WHERE k.state IN ('open', 'proposed')
+          UNION ALL
+          SELECT 'reconciliation', r.id::text, b.code, NULL, r.failure || ': ' || r.detail, r.began_at
+          FROM brokers_broker b JOIN LATERAL (
+            SELECT * FROM portfolio_reconciliation x WHERE x.broker_id = b.id ORDER BY x.id DESC LIMIT 1) r ON true
+          WHERE r.state = 'failed'
+          UNION ALL
           SELECT 'approval', p.object_id::text, NULL, a.code, p.action || ' ' || p.object_kind || ' waits for a second person',
                  p.created_at
           FROM risk_approval p LEFT JOIN portfolio_account a ON a.id = p.account_id
@@ -118,6 +129,7 @@ _FIGURES = {
     ),
     "oms_reports_parked": "SELECT count(*) FROM orders_parkedreport WHERE applied_at IS NULL",
     "oms_halts_engaged": "SELECT count(*) FROM risk_halt WHERE released_at IS NULL",
+    "oms_breaks_open": "SELECT count(*) FROM portfolio_break WHERE state IN ('open', 'proposed')",
     "oms_holds_open": "SELECT count(*) FROM risk_hold WHERE open_quantity > 0",
     "oms_gateways_connected": "SELECT count(*) FROM brokers_brokersession WHERE connected AND lease_until > desk_clock()",
     "oms_journal_events": "SELECT coalesce(sum(sequence), 0) FROM journal_stream",

@@ -233,9 +233,16 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SERIALIZER = "json"
 CELERY_DB_REUSE_MAX = 100_000  # without it every task opens a connection of its own
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+RECONCILE_SECONDS = env.float("OMS_RECONCILE_SECONDS", default=900.0)
+"""How often every broker is asked what we hold, own, did and have working there."""
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "orders.sweep", "schedule": 1.0, "options": {"expires": 5}},
     "settle": {"task": "portfolio.settle", "schedule": 3600.0, "options": {"expires": 1800}},
+    "reconcile": {
+        "task": "orders.reconcile",
+        "schedule": RECONCILE_SECONDS,
+        "options": {"expires": RECONCILE_SECONDS / 2},
+    },
     "checkpoint": {"task": "journal.checkpoint", "schedule": 60.0, "options": {"expires": 30}},
 }
 

@@ -10,8 +10,10 @@ from celery import shared_task
 
 from brokers import queries as brokers
 from oms.kernel.actor import Actor
+from oms.kernel.errors import Conflict
 from oms.runtime import doorbell, sql
 from orders import operations as desk
+from orders.operations.reconciling import reconcile as reconcile_broker
 
 BREATH_SECONDS = 0.01
 """Between two calls a sender rests: what is placed meanwhile goes together, and costs a part of what it would alone."""
@@ -64,6 +66,22 @@ def sweep() -> None:
     desk.lapse_held(at=now())
     desk.release_apart(at=now())
     doorbell.note_sweep()
+
+
+@shared_task(name="orders.reconcile")
+def reconcile_all() -> None:
+    """Have every broker that is switched on reconciled, each by a task of its own."""
+    for code in sorted(b.code for b in brokers.brokers().values() if b.enabled):
+        reconcile.delay(code)
+
+
+@shared_task(name="orders.reconcile_broker")
+def reconcile(code: str) -> None:
+    """Reconcile with a broker by what it answers now; one that is being reconciled is left to whoever does it."""
+    try:
+        reconcile_broker(code, actor=Actor.system("reconciler"), clock=now)
+    except Conflict:
+        log.info("reconciliation_under_way", broker=code)
 
 
 def due_work() -> list[tuple[str, bool, bool]]:

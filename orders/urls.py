@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orders.api import halts, liquidations, manual, orders
+from orders.api import halts, liquidations, manual, orders, reconciling
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -25,6 +25,14 @@ urlpatterns = [
     path("executions/<str:id>/correct", manual.ExecutionCorrect.as_view()),
     path("accounts/<str:code>/trades", manual.ManualTrades.as_view()),
     path("accounts/<str:code>/trades/<str:id>/reverse", manual.TradeReversal.as_view()),
+    path("statements", reconciling.Statements.as_view()),
+    path("statements/<str:id>/reverse", reconciling.StatementReversal.as_view()),
+    path("reconciliations", reconciling.Reconciliations.as_view()),
+    path("reconciliations/<str:id>", reconciling.ReconciliationOne.as_view()),
+    path("breaks", reconciling.Breaks.as_view()),
+    path("breaks/<str:id>/assign", reconciling.BreakAssign.as_view()),
+    path("breaks/<str:id>/resolve", reconciling.BreakResolve.as_view()),
+    path("breaks/<str:id>/reverse", reconciling.BreakReversal.as_view()),
     path("risk/approvals", manual.Approvals.as_view()),
     path("risk/halts", halts.Halts.as_view()),
     path("risk/liquidations", liquidations.Liquidations.as_view()),

@@ -20,6 +20,12 @@ def breaks(user: Any, *, at: datetime) -> QuerySet[Break]:
     return Break.objects.filter(mine).select_related("account", "owner").order_by("-id")
 
 
+def breaks_of(run: Reconciliation) -> QuerySet[Break]:
+    """Return the breaks that a run saw last or closed, those of one kind together."""
+    found = Break.objects.filter(Q(seen_by=run) | Q(closed_by=run)).select_related("account", "owner")
+    return found.order_by("state", "kind", "subject", "id")
+
+
 def break_out(row: Break, *, at: datetime) -> dict[str, Any]:
     """Return a break in its REST shape; it ages until it is closed."""
     end = row.closed_at or at

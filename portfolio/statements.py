@@ -132,6 +132,14 @@ def import_file(
         return _store(kept, spool, actor=actor, at=at)
 
 
+def look_into(content: bytes, *, broker: str, profile: str) -> tuple[dict[str, int], list[Fault], int]:
+    """Return what a file would give: lines by section, the first bad lines, and how many there are. Nothing is kept."""
+    there = require_broker(broker)
+    with closing(_Spool(uuid7())) as spool:
+        faults, count = _read(content, profile_named(profile, there), there.id, spool)
+        return dict(spool.counts), faults, count
+
+
 def _read(content: bytes, profile: Profile, broker_id: int, spool: _Spool) -> tuple[list[Fault], int]:
     """Spool the good lines; return the first of the bad ones, and how many there are."""
     faults, count = [], 0
@@ -286,4 +294,14 @@ def known_at(broker_id: int) -> Known:
     return Known(accounts, symbols, frozenset(currencies))
 
 
-__all__ = ["BadFile", "Taken", "import_file", "known_at", "profile_named", "require_broker", "reverse", "stage"]
+__all__ = [
+    "BadFile",
+    "Taken",
+    "import_file",
+    "known_at",
+    "look_into",
+    "profile_named",
+    "require_broker",
+    "reverse",
+    "stage",
+]

@@ -69,7 +69,8 @@ class WaitingOut(serializers.Serializer):  # type: ignore[type-arg]
     approval = ApprovalOut()
 
 
-def _waiting(approval: Approval, at: Any) -> Response:
+def waiting(approval: Approval, at: Any) -> Response:
+    """Answer 202 with what waits."""
     return Response({"approval": risk.approval_out(risk.find_approval(approval.id), at=at)}, status=202)
 
 
@@ -85,7 +86,7 @@ class _Undo(Api):
         if found is None:
             raise NotFound("not_found", "There is no such execution.")
         at = self.now()
-        return _waiting(manual.ask_undo(found.id, action, **body_of(request, form), actor=actor_of(request), at=at), at)
+        return waiting(manual.ask_undo(found.id, action, **body_of(request, form), actor=actor_of(request), at=at), at)
 
 
 class ExecutionBust(_Undo):
@@ -122,7 +123,7 @@ class ManualTrades(Api):
         body = body_of(request, TradeIn)
         key = body.pop("key")
         asked = manual.ask_trade(account.code, manual.ManualTrade(**body), key=key, actor=actor_of(request), at=at)
-        return _waiting(asked, at)
+        return waiting(asked, at)
 
 
 class TradeReversal(Api):
@@ -138,7 +139,7 @@ class TradeReversal(Api):
         if found is None:
             raise NotFound("not_found", "There is no such trade.")
         body = body_of(request, WhyIn)
-        return _waiting(manual.ask_undo(found.id, manual.REVERSE, **body, actor=actor_of(request), at=at), at)
+        return waiting(manual.ask_undo(found.id, manual.REVERSE, **body, actor=actor_of(request), at=at), at)
 
 
 class Approvals(Api):

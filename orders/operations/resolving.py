@@ -281,7 +281,7 @@ def _about(child: ChildOrder, kind: ReportKind, **more: Any) -> Report:
 
 def _adopt_fill(_: Book, row: Break, approval: Approval, actor: Actor, at: datetime) -> dict[str, Any]:
     """Apply the broker's fill as the report that we missed; an order that we know nothing of is taken in for it."""
-    told, (_, instrument) = row.detail, _place(row)
+    told, instrument = row.detail, _place(row)[1]
     quantity = Decimal(told["quantity"])
     child = _known_child(row.broker_id, told.get("order_reference", ""))
     if child is None:

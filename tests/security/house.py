@@ -61,11 +61,13 @@ def furnish(desk: Desk, users: Any) -> House:
     from django.contrib.auth.models import Group
 
     from oms.kernel.actor import Actor
+    from oms.kernel.ids import uuid7
     from orders.models import ChildOrder, Execution
     from orders.operations.liquidating import begin
-    from portfolio import corporate
+    from orders.operations.reconciling import reconcile
+    from portfolio import corporate, statements
     from portfolio import operations as portfolio
-    from portfolio.models import LedgerTransaction
+    from portfolio.models import Break, LedgerTransaction
     from risk import operations as risk
     from risk.domain.scopes import Scope
 
@@ -98,7 +100,18 @@ def furnish(desk: Desk, users: Any) -> House:
         **DIVIDEND | {"cash": Decimal("0.5"), "currency": None, "symbol": "MSFT", "ex_date": at.date()}, actor=desk.actor(desk.oona),
         at=at,
     )  # fmt: skip
+    reconciliation = reconcile("NEAR", actor=desk.actor(desk.oona), clock=lambda: datetime.now(UTC))
+    statement = statements.import_file(
+        b"section,account,symbol,quantity\nposition,MAIN,AAPL,12\n", broker="NEAR", name="x", actor=desk.actor(desk.oona), at=at,
+    ).statement  # fmt: skip
+    difference = Break.objects.create(
+        id=uuid7(), kind="position", broker=statement.broker, account=desk.account, subject="AAPL", ours=Decimal(10),
+        theirs=Decimal(12), cause="unexplained", opened_at=at, seen_at=at,
+    )  # fmt: skip
     house.things = {
+        "statement": str(statement.pk),
+        "reconciliation": str(reconciliation.pk),
+        "break": str(difference.pk),
         "corporate_action": str(dividend.pk),
         "order": str(placed.order_id),
         "child": str(child.id),
@@ -262,6 +275,16 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "corporate-actions/{id}/preview"): Row(frozenset({"ops"}), "corporate_action", {}),
     ("POST", "corporate-actions/{id}/apply"): Row(frozenset({"ops"}), "corporate_action", {}),
     ("POST", "corporate-actions/{id}/reverse"): Row(frozenset({"ops"}), "corporate_action", {"reason": "x"}),
+    ("GET", "statements"): Row(OFFICERS),
+    ("POST", "statements"): Row(frozenset({"ops"}), body={"broker": "NEAR", "content": "x"}),
+    ("POST", "statements/{id}/reverse"): Row(frozenset({"ops"}), "statement", {"reason": "x"}),
+    ("GET", "reconciliations"): Row(OFFICERS),
+    ("POST", "reconciliations"): Row(frozenset({"ops"}), body={"broker": "NEAR"}),
+    ("GET", "reconciliations/{id}"): Row(OFFICERS, "reconciliation"),
+    ("GET", "breaks"): Row(),
+    ("POST", "breaks/{id}/assign"): Row(frozenset({"ops"}), "break", {"owner": None}),
+    ("POST", "breaks/{id}/resolve"): Row(frozenset({"ops"}), "break", {"action": "accept", "reason": "x"}),
+    ("POST", "breaks/{id}/reverse"): Row(frozenset({"ops"}), "break", {"reason": "x"}),
     ("GET", "instruments"): Row(),
     ("GET", "quotes"): Row(),
     ("POST", "quotes"): Row(
