@@ -73,8 +73,9 @@ def _positions_apart(world: World) -> list[str]:
     ours: dict[tuple[str, str, str], Decimal] = {
         (code, account, symbol): quantity
         for code, account, symbol, quantity in sql.run(
-            "SELECT b.code, a.code, i.symbol, p.quantity FROM portfolio_brokerposition p JOIN brokers_broker b ON b.id = p.broker_id "
-            "JOIN portfolio_account a ON a.id = p.account_id JOIN brokers_instrument i ON i.id = p.instrument_id WHERE p.quantity <> 0"
+            "SELECT b.code, a.external_id, i.symbol, p.quantity FROM portfolio_brokerposition p JOIN brokers_broker b ON b.id = p.broker_id "
+            "JOIN portfolio_brokerlink l ON (l.account_id, l.broker_id) = (p.account_id, p.broker_id) "
+            "JOIN brokers_brokeraccount a ON a.id = l.broker_account_id JOIN brokers_instrument i ON i.id = p.instrument_id WHERE p.quantity <> 0"
         ).fetchall()
     }
     theirs = {

@@ -367,6 +367,7 @@ class Fold:
         self.children: dict[UUID, ChildOrder] = {}
         self.quotes: dict[int, QuoteRef] | None = None
         self.undone_by = {e.ref_id: e for e in known.values() if e.ref_id}
+        self.kinds: dict[UUID, str] = {}  # of events that tell more than the status an order came to
         self.accepted: dict[UUID, Decimal | None] = {}  # orders whose terms were decided → the unit amount of new ones
 
     def park(self, report: Report, waits_for: str) -> None:
@@ -419,6 +420,7 @@ class Fold:
         submission.detail = "resurrected: the broker had it after all"
         self.book.touched_submissions[submission.id] = submission
         child.ended_as = ""
+        self.kinds[child.order_id] = "order.resurrected"
         submit_cancel(self.book, child, self.at)
 
     def _proves_arrival(self, submission: Submission | None, report: Report) -> None:
@@ -760,7 +762,7 @@ class Fold:
         sql.insert(self.parked)
         if not changed:
             return 0
-        entries = write(self.book, executions=self.executions)
+        entries = write(self.book, executions=self.executions, kinds=self.kinds)
         touched = portfolio.book(self.fills, at=self.at) if self.fills else []
         decided = {i: risk.Decided(unit, self._pending_units(i)) for i, unit in self.accepted.items() if i in changed}
         risk.resize({i: self.book.may_fill(i) for i in changed}, decided=decided)
