@@ -87,8 +87,8 @@ class Line:
         return self.here.popleft() if self.here else None
 
     def wait(self, seconds: float) -> bool:
-        """Tell whether anything is on the wire; nothing comes by waiting."""
-        return bool(self.coming)
+        """Tell whether anything is on the wire, its end too; nothing comes by waiting."""
+        return bool(self.coming) or self.down
 
     def fill(self) -> None:
         """Take in what is on the wire."""
@@ -126,8 +126,10 @@ class InProcessBroker(SimulatedBroker):
     def stream(self, after: int | None) -> SimulatedStream:
         """See the port."""
         line = self._connected(0)
+        if line.venue.lies.silence:
+            raise BrokerUnavailable("the broker did not greet", sent=False)
         line.open(after)
-        return SimulatedStream(line, after)
+        return SimulatedStream(line, after, self.monotonic)
 
 
 def build(settings: dict[str, Any]) -> InProcessBroker:

@@ -90,6 +90,8 @@ class Session(asyncio.Protocol):
         if server.venue.lies.down and hello.type != "admin":
             self.transport.abort()
             return
+        if server.venue.lies.silence and hello.type != "admin":
+            return
         self.kind = hello.type
         self.transport.write(wire.encode({"ok": True, "seq": server.venue.sequence}) + b"\n")
         if self.kind == "stream":

@@ -75,16 +75,18 @@ class Floor:
     def turn(self, seconds: float = 1.0, *, every: float = 1.0, without: Sequence[Process] = ()) -> None:
         """Let time pass and everybody work, but for those named."""
         left = seconds
-        crew = [*self.senders.values(), *self.gateways.values(), *self.resolvers.values(), self.pricer]
+        others = [*self.gateways.values(), *self.resolvers.values(), self.pricer]
         while left > 0:
             step = min(left, every)
             left -= step
             self.world.wait(step)
-            for process in crew:
-                if process in without:
-                    continue
-                self.world.run(process)
-                while isinstance(process, Sender) and process.busy and process.asleep_until is None:
+            for code, sender in self.senders.items():
+                if sender not in without:
+                    self.send(code)
+            for line in self.world.lines.values():
+                line.wake()
+            for process in others:
+                if process not in without:
                     self.world.run(process)
 
     def send(self, code: str = "NEAR", *, crash_at: str = "") -> bool:

@@ -1,6 +1,7 @@
 """The stream of a simulated broker's reports: in sequence, gaps asked for again, nonsense kept and passed by."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -35,8 +36,11 @@ _read_number = msgspec.json.Decoder(_Numbered).decode
 class SimulatedStream:
     """Frames behind a sequence number. Used by one thread."""
 
-    def __init__(self, connection: Connection, after: int | None) -> None:
+    def __init__(
+        self, connection: Connection, after: int | None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._connection = connection
+        self._now = monotonic
         self._last = connection.last if after is None else after
         if after is not None and connection.last is not None and connection.last < after:
             connection.close()
@@ -45,11 +49,11 @@ class SimulatedStream:
             )
         self._held: dict[int, Frame] = {}
         self._asked_at: float | None = None
-        self._heard_at = time.monotonic()
+        self._heard_at = self._now()
 
     def receive(self, timeout: float) -> list[Frame]:
         """See the port."""
-        until = time.monotonic() + timeout
+        until = self._now() + timeout
         ready: list[Frame] = []
         weight = 0
         while weight < REPORTS_MAX:
@@ -58,7 +62,7 @@ class SimulatedStream:
                 weight += sum(max(len(f.reports), 1) for f in frames)
                 ready += frames
                 continue
-            left = 0.0 if ready else until - time.monotonic()
+            left = 0.0 if ready else until - self._now()
             if self._connection.wait(max(left, 0.0)):
                 try:
                     self._connection.fill()
@@ -66,7 +70,7 @@ class SimulatedStream:
                     if ready:  # hand over what came before the end; the next call meets it again
                         return ready
                     raise
-                self._heard_at = time.monotonic()
+                self._heard_at = self._now()
                 continue
             self._check_alive()
             if ready or left <= 0:
@@ -78,7 +82,7 @@ class SimulatedStream:
         self._connection.close()
 
     def _check_alive(self) -> None:
-        now = time.monotonic()
+        now = self._now()
         if now - self._heard_at > SILENCE_SECONDS:
             raise BrokerUnavailable(f"nothing heard for {SILENCE_SECONDS:g} s")
         if self._asked_at is not None and now - self._asked_at > RESEND_SECONDS:
@@ -139,8 +143,8 @@ class SimulatedStream:
         missing = [n for n in range(self._last + 1, up_to + 1) if n not in self._held]
         if missing:
             wish = {"op": "resend", "first": missing[0], "last": missing[-1]}
-            self._connection.write(msgspec.json.encode(wish), time.monotonic() + RESEND_SECONDS)
-            self._asked_at = time.monotonic()
+            self._connection.write(msgspec.json.encode(wish), self._now() + RESEND_SECONDS)
+            self._asked_at = self._now()
 
     def _resent(self, last: int) -> list[Frame]:
         """End a wish: what the broker can't show now either is passed by, loudly."""
