@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from brokers.models import (
+    Bar,
     Broker,
     BrokerAccount,
     BrokerHealth,
@@ -66,6 +67,15 @@ class QuoteAdmin(Facts):
     """The market now."""
 
     list_display = ["instrument", "bid", "ask", "at", "source"]
+
+
+@admin.register(Bar)
+class BarAdmin(Facts):
+    """The market minute by minute."""
+
+    list_display = ["instrument", "at", "open", "high", "low", "close", "volume"]
+    list_filter = ["instrument"]
+    ordering = ["-at"]
 
 
 @admin.register(RawMessage)

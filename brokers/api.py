@@ -51,6 +51,9 @@ class QuoteIn(Strict):
     bid_size = DecimalText(required=False, allow_null=True, default=None)
     ask_size = DecimalText(required=False, allow_null=True, default=None)
     last = DecimalText(required=False, allow_null=True, default=None)
+    volume = DecimalText(
+        required=False, allow_null=True, default=None, help_text="Units traded since the quote before, if known."
+    )
     at = serializers.DateTimeField()
 
 

@@ -202,6 +202,31 @@ class QuoteTick(models.Model):
         return f"{self.instrument_id} {self.bid}/{self.ask} at {self.at}"
 
 
+class Bar(models.Model):
+    """A minute of an instrument's market: the mid as it was quoted, and what was traded as far as anybody told."""
+
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    at = models.DateTimeField()  # when the minute began
+    open = ExactField()
+    high = ExactField()
+    low = ExactField()
+    close = ExactField()
+    volume = ExactField(default=0)  # units
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["instrument", "at"], name="bar_unique"),
+            models.CheckConstraint(
+                condition=Q(open__range=(F("low"), F("high")), close__range=(F("low"), F("high"))),
+                name="bar_within_its_range",
+            ),
+            *bounded("bar", positive=("open", "high", "low", "close"), not_negative=("volume",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.instrument_id} {self.at:%Y-%m-%d %H:%M}"
+
+
 class RawMessage(models.Model):
     """Bytes as a broker sent them, kept before anything is read out of them."""
 

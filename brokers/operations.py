@@ -1,12 +1,13 @@
 """Writes of quotes, raw messages and broker health."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 
 from brokers import queries
+from brokers.domain.reference import InstrumentRef
 from brokers.models import RawMessage, TradingSession
 from oms.kernel import decimals
 from oms.kernel.errors import Invalid, InvalidFields
@@ -17,6 +18,8 @@ BREAKER_FAILURES = 3
 BREAKER_SECONDS = 5.0
 QUOTES_MAX = 1_000
 _STEP = Decimal("1E-10")
+FRESH_SECONDS = 5.0
+"""An older quote tells nothing about the minute."""
 LEFT_ALONE_SECONDS = 60.0
 """How long the demo market keeps off a quote that was posted or replayed."""
 
@@ -33,6 +36,7 @@ class QuoteUpdate:
     last: Decimal | None = None
     at: datetime | None = None
     source_at: datetime | None = None
+    volume: Decimal | None = None  # units traded since the update before
 
 
 def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) -> int:
@@ -40,13 +44,25 @@ def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) 
     nor does the demo market (`source` market) within a minute after a quote from outside.
 
     Raises `InvalidFields` (nothing stored) when a symbol is unknown or a market is crossed or not positive.
-    Returns the number of instruments that moved. One statement.
+    Returns the number of instruments that moved. One statement, and another for volumes where some are told.
     """
     known = queries.instruments_by_symbol()
     errors = [e for i, u in enumerate(updates) for e in _faults(i, u, known)]
     if errors:
         raise InvalidFields(errors)
     latest = {u.symbol: u for u in sorted(updates, key=lambda u: u.at or at)}
+    traded: dict[str, Decimal] = {}
+    for update in updates:
+        if update.volume:
+            traded[update.symbol] = traded.get(update.symbol, decimals.ZERO) + update.volume
+    stored = _store_quotes(latest, known, source=source, at=at)
+    record_volumes(traded, at=at)
+    return stored
+
+
+def _store_quotes(
+    latest: Mapping[str, QuoteUpdate], known: Mapping[str, InstrumentRef], *, source: str, at: datetime
+) -> int:
     chosen = sorted(latest.values(), key=lambda u: known[u.symbol].id)
     return sql.run(
         """
@@ -77,6 +93,41 @@ def record_quotes(updates: Sequence[QuoteUpdate], *, source: str, at: datetime) 
     ).rowcount
 
 
+_MIDS = """
+SELECT q.instrument_id, date_trunc('minute', %(at)s::timestamptz), round((q.bid + q.ask) / 2, 10) AS mid, {volume}
+FROM brokers_quote q {whose} ORDER BY q.instrument_id
+"""
+_BARS = """
+INSERT INTO brokers_bar AS b (instrument_id, at, open, high, low, close, volume)
+SELECT instrument_id, date_trunc, mid, mid, mid, mid, volume FROM ({mids}) m
+ON CONFLICT (instrument_id, at) DO UPDATE SET high = greatest(b.high, EXCLUDED.high), low = least(b.low, EXCLUDED.low),
+  close = EXCLUDED.close, volume = b.volume + EXCLUDED.volume
+"""
+_SAMPLE = _BARS.format(
+    mids=_MIDS.format(volume="0 AS volume", whose="WHERE q.at > %(at)s::timestamptz - make_interval(secs => %(fresh)s)")
+)
+_TRADED = _BARS.format(
+    mids=_MIDS.format(
+        volume="u.volume",
+        whose="JOIN unnest(%(ids)s::bigint[], %(volumes)s::numeric[]) u(id, volume) ON u.id = q.instrument_id",
+    )
+)
+
+
+def sample_bars(*, at: datetime) -> None:
+    """Bring the bars of this minute up to what is quoted now; of instruments whose quote is old nothing is kept."""
+    sql.run(_SAMPLE, {"at": at, "fresh": FRESH_SECONDS})
+
+
+def record_volumes(traded: Mapping[str, Decimal], *, at: datetime) -> None:
+    """Add what was traded, by symbol, to the bars of this minute; of what was never quoted nothing is kept."""
+    if not traded:
+        return
+    known = queries.instruments_by_symbol()
+    volumes = {known[symbol].id: volume for symbol, volume in traded.items()}
+    sql.run(_TRADED, {"at": at, "ids": sorted(volumes), "volumes": [volumes[i] for i in sorted(volumes)]})
+
+
 def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Invalid]:
     faults = []
     if update.symbol not in known:
@@ -85,7 +136,12 @@ def _faults(index: int, update: QuoteUpdate, known: Container[str]) -> list[Inva
         faults.append(Invalid("not_positive", "Bid and ask must be above zero.", field=f"{index}.bid"))
     elif update.bid > update.ask:
         faults.append(Invalid("crossed_quote", "The bid is above the ask.", field=f"{index}.bid"))
-    for name, least in (("bid_size", decimals.ZERO), ("ask_size", decimals.ZERO), ("last", _STEP)):
+    for name, least in (
+        ("bid_size", decimals.ZERO),
+        ("ask_size", decimals.ZERO),
+        ("last", _STEP),
+        ("volume", decimals.ZERO),
+    ):
         value = getattr(update, name)
         if value is not None and not least <= value < decimals.BOUND:
             faults.append(Invalid("out_of_range", f"The {name} must not be below zero.", field=f"{index}.{name}"))

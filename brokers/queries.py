@@ -1,8 +1,9 @@
 """Reads of reference data and quotes."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from brokers.domain.calendars import SATURDAY, Calendar
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
 from brokers.domain.settlement import CURRENCY_CALENDARS, euro_bank_holiday, settles_on, us_bank_holiday, value_date
 from brokers.models import Broker, FeeSchedule, Instrument, Listing
+from oms.kernel.decimals import ZERO
 from oms.kernel.errors import NotFound
 from oms.kernel.json import rfc3339_or_none
 from oms.runtime import sql
@@ -20,6 +22,9 @@ CACHE_SECONDS = 1.0
 
 CALENDAR_SECONDS = 300.0
 """Sessions are loaded months ahead."""
+
+CURVE_DAYS, CURVE_DAYS_MIN, CURVE_PARTS_MAX = 20, 5, 48
+"""Over how many days a volume curve is averaged, and how many of them must be known for it to count."""
 
 T = TypeVar("T")
 _calendars: dict[str, tuple[float, Calendar | None]] = {}
@@ -177,6 +182,47 @@ def quotes(instrument_ids: Iterable[int] | None = None) -> dict[int, QuoteRef]:
         () if instrument_ids is None else [sorted(set(instrument_ids))],
     )
     return {r[0]: QuoteRef(r[0], symbols.get(r[0], ""), *r[1:]) for r in found}
+
+
+def volume_now(instrument_id: int, at: datetime) -> tuple[datetime, Decimal]:
+    """Return when the present bar of an instrument began, and what it holds: what was traded before now."""
+    began = at.replace(second=0, microsecond=0)
+    return began, volumes_since([(instrument_id, began)])[0]
+
+
+def volumes_since(wanted: Sequence[tuple[int, datetime]]) -> list[Decimal]:
+    """Return what was traded of instruments in the bars from one on, as far as anybody told; one statement."""
+    if not wanted:
+        return []
+    found = sql.run(
+        "SELECT coalesce(sum(b.volume), 0) FROM unnest(%s::bigint[], %s::timestamptz[]) WITH ORDINALITY u(id, began, n) "
+        "LEFT JOIN brokers_bar b ON b.instrument_id = u.id AND b.at >= u.began GROUP BY u.n ORDER BY u.n",
+        [[pk for pk, _ in wanted], [began for _, began in wanted]],
+    )
+    return [volume for (volume,) in found]
+
+
+def usual_volumes(instrument_id: int, start: datetime, end: datetime) -> list[Decimal]:
+    """Return what was traded in equal parts of this time of the day, summed over the last days; none where too few are known.
+
+    The parts are minutes, or longer where there would be more than 48 of them.
+    """
+    seconds = (end - start).total_seconds()
+    parts = min(max(int(seconds // 60), 1), CURVE_PARTS_MAX)
+    found = sql.run(
+        """
+        SELECT floor(extract(epoch FROM b.at + make_interval(days => d) - %(start)s) / %(part)s::float8)::int AS part,
+          sum(b.volume), array_agg(DISTINCT d)
+        FROM generate_series(1, %(days)s) d JOIN brokers_bar b ON b.instrument_id = %(instrument)s
+          AND b.at >= %(start)s - make_interval(days => d) AND b.at < %(end)s - make_interval(days => d)
+        WHERE b.volume > 0 GROUP BY 1
+        """,
+        {"start": start, "end": end, "part": seconds / parts, "days": CURVE_DAYS, "instrument": instrument_id},
+    ).fetchall()
+    if len({day for _, _, days in found for day in days}) < CURVE_DAYS_MIN:
+        return []
+    volumes = {part: volume for part, volume, _ in found}
+    return [volumes.get(i, ZERO) for i in range(parts)]
 
 
 def health() -> list[dict[str, Any]]:

@@ -26,6 +26,11 @@ class Calendar:
         index = bisect_right(self.opens, at) - 1
         return self.closes[index] if index >= 0 and at < self.closes[index] else None
 
+    def start_of_session(self, at: datetime) -> datetime | None:
+        """Return when the session that a time lies in opened, None while the exchange is closed."""
+        index = bisect_right(self.opens, at) - 1
+        return self.opens[index] if index >= 0 and at < self.closes[index] else None
+
     def next_open(self, at: datetime) -> datetime | None:
         """Return the next opening after a time, None beyond the range loaded."""
         index = bisect_right(self.opens, at)

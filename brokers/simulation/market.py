@@ -19,6 +19,8 @@ PULL_PER_DAY = 1.0
 """How strongly prices are drawn to where they started: over months they stay near it."""
 SPREAD_PULL = 0.2
 SPREAD_NOISE = 0.15
+TURNOVER = 0.5
+"""How often in a second, on average, as much is traded as is quoted on one side."""
 
 
 class MarketQuote(NamedTuple):
@@ -70,6 +72,7 @@ class MarketModel:
     ) -> None:
         self.walks = {w.symbol: w for w in map(Walk, instruments)}
         self.rng = random.Random(seed)  # noqa: S311 - a market, not a secret
+        self.trading = random.Random(seed)  # noqa: S311 - of its own, so that prices don't depend on it
         self.stepped_at: datetime | None = None
         for symbol, mid in (mids or {}).items():
             if symbol in self.walks and mid > 0:
@@ -87,6 +90,15 @@ class MarketModel:
             if walk.free_at is None or at >= walk.free_at:
                 quotes.append(fresh)
         return quotes
+
+    def traded(self, seconds: float) -> dict[str, Decimal]:
+        """Return what others traded in a time, by symbol, in whole lots: at the prices of whoever sets them."""
+        found = {}
+        for walk in self.walks.values():
+            lots = int(walk.usual_lots * TURNOVER * seconds * self.trading.expovariate(1.0))
+            if lots:
+                found[walk.symbol] = lots * walk.lot
+        return found
 
     def external(self, symbol: str, bid: Decimal, ask: Decimal, at: datetime) -> None:
         """Note a quote from outside: the symbol is left alone for a minute, then walks on from there."""

@@ -29,7 +29,7 @@ SIZE_PLACES = Decimal("0.0000000001")
 
 
 class Command(BaseCommand):
-    """`replay_quotes FILE --speed 10`: CSV with symbol, at, bid, ask[, bid_size, ask_size]."""
+    """`replay_quotes FILE --speed 10`: CSV with symbol, at, bid, ask[, bid_size, ask_size, volume]."""
 
     help = "Replay recorded quotes; `at` is moved to now with the gaps kept, `source_at` keeps the original."
 
@@ -82,7 +82,15 @@ class Command(BaseCommand):
             at = datetime.now(UTC)
             stamped = [
                 QuoteUpdate(
-                    u.symbol, u.bid, u.ask, u.bid_size, u.ask_size, u.last, at + timedelta(microseconds=n), u.source_at
+                    u.symbol,
+                    u.bid,
+                    u.ask,
+                    u.bid_size,
+                    u.ask_size,
+                    u.last,
+                    at + timedelta(microseconds=n),
+                    u.source_at,
+                    u.volume,
                 )
                 for n, u in enumerate(batch)
             ]
@@ -104,11 +112,12 @@ def read(file: Path) -> Iterator[QuoteUpdate]:
                 symbol = row["symbol"]
                 if symbol not in known:
                     raise CommandError(f"line {number}: unknown symbol {symbol!r}", returncode=2)
-                sizes = [_size(row.get(n)) for n in ("bid_size", "ask_size")]
+                sizes = [_size(row.get(n)) for n in ("bid_size", "ask_size", "volume")]
                 at = datetime.fromisoformat(row["at"])
                 yield QuoteUpdate(
-                    symbol, _price(row["bid"]), _price(row["ask"]), sizes[0], sizes[1], source_at=at.astimezone(UTC)
-                )
+                    symbol, _price(row["bid"]), _price(row["ask"]), sizes[0], sizes[1], source_at=at.astimezone(UTC),
+                    volume=sizes[2],
+                )  # fmt: skip
             except (KeyError, ValueError, ArithmeticError, DomainError) as error:
                 raise CommandError(f"line {number}: {error}", returncode=2) from error
 

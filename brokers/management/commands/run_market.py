@@ -20,16 +20,18 @@ from msgspec import structs
 
 from brokers import queries
 from brokers.models import Quote as QuoteRow
-from brokers.operations import QuoteUpdate, place_venue, record_quotes
+from brokers.operations import QuoteUpdate, place_venue, record_quotes, record_volumes
 from brokers.simulation.demo import DEMO_INSTRUMENTS
 from brokers.simulation.knobs import Instrument
-from brokers.simulation.market import LEFT_ALONE, MarketModel
+from brokers.simulation.market import LEFT_ALONE, STEP_SECONDS_MAX, MarketModel
 from brokers.simulation.server import BrokerConfig, HostConfig, VenueHost
 from brokers.simulation.wire import Quote
 from oms.kernel.json import dump_bytes
 
 STEP = timedelta(milliseconds=250)
 EXTERNAL_SECONDS = 0.05
+VOLUME_SECONDS = 1.0
+"""How often what others traded is told."""
 ROSTER_SECONDS = 2.0
 """How often new simulated brokers are looked for."""
 HERE = ("127.0.0.1", "localhost")
@@ -67,6 +69,7 @@ class Market:
         self.database = ThreadPoolExecutor(1, thread_name_prefix="market-db")
         self.external_seen: dict[str, datetime] = {}
         self.opened: dict[str, tuple[int, bytes]] = {}
+        self.traded_at = monotonic()
 
     async def run(self) -> None:
         """Open the venues, then step until told to stop."""
@@ -145,6 +148,11 @@ class Market:
             moved = [q for q in moved if not self.model.left_alone(q.symbol, at)]
             self.host.set_quotes(fresh)
         self.host.set_quotes([Quote(*q) for q in moved])
+        passed = monotonic() - self.traded_at
+        if passed >= VOLUME_SECONDS:
+            self.traded_at += passed
+            traded = {s: v for s, v in self.model.traded(min(passed, STEP_SECONDS_MAX)).items() if s not in resting}
+            await self._in_database(partial(record_volumes, traded, at=at))
 
     async def _take_external(self) -> list[Quote]:
         """Return quotes from outside that are new here, and let the model leave their symbols alone."""
