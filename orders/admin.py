@@ -18,7 +18,18 @@ from oms.runtime.facts import Facts, Part
 from oms.runtime.roles import actor_for, require_role
 from orders import operations
 from orders.domain.tickets import Terms
-from orders.models import ChildOrder, Execution, IdempotencyKey, Order, ParkedReport, SendBudget, Submission, Trigger
+from orders.models import (
+    Algo,
+    AlgoSlice,
+    ChildOrder,
+    Execution,
+    IdempotencyKey,
+    Order,
+    ParkedReport,
+    SendBudget,
+    Submission,
+    Trigger,
+)
 from orders.operations import manual
 from orders.states import OPEN
 from portfolio.queries import visible_accounts
@@ -49,6 +60,13 @@ class ExecutionPart(Part):
     show_change_link = True
     fields = ["broker", "broker_execution_id", "kind", "quantity", "price", "fees", "executed_at"]
     fk_name = "order"
+
+
+class SlicePart(Part):
+    """The slices of a worked order."""
+
+    model = AlgoSlice
+    fields = ["number", "due_at", "planned_quantity", "state", "quantity", "decided_at", "detail"]
 
 
 class TermsForm(forms.Form):
@@ -104,8 +122,8 @@ class OrderAdmin(Facts):
     list_filter = [Working, "status", ("account", admin.RelatedOnlyFieldListFilter), "side", "order_type", "unknown"]
     search_fields = ["client_order_id", "instrument__symbol"]
     list_select_related = ["account", "instrument"]
-    inlines = [ChildPart, ExecutionPart]
-    actions = ["cancel", "replace", "let_pass", "turn_down"]
+    inlines = [SlicePart, ChildPart, ExecutionPart]
+    actions = ["cancel", "replace", "pause", "resume", "let_pass", "turn_down"]
 
     @admin.display(description="status", ordering="status")
     def state(self, order: Order) -> str:
@@ -150,6 +168,22 @@ class OrderAdmin(Facts):
                 "replace requested",
             )
         return redirect(request.get_full_path())
+
+    @admin.action(description="Pause the work in slices", permissions=["view"])
+    def pause(self, request: HttpRequest, queryset: QuerySet[Order]) -> None:
+        """Send no more slices, and cancel those that work."""
+        for order in queryset:
+            self._attempt(
+                request, order, lambda o: operations.pause(o.id, actor=_actor(request), at=timezone.now()), "paused"
+            )
+
+    @admin.action(description="Resume the work in slices", permissions=["view"])
+    def resume(self, request: HttpRequest, queryset: QuerySet[Order]) -> None:
+        """Go on."""
+        for order in queryset:
+            self._attempt(
+                request, order, lambda o: operations.resume(o.id, actor=_actor(request), at=timezone.now()), "resumed"
+            )
 
     @admin.action(description="Let pass what is held, as another person than the maker", permissions=["view"])
     def let_pass(self, request: HttpRequest, queryset: QuerySet[Order]) -> None:
@@ -253,6 +287,24 @@ class TriggerAdmin(Facts):
 
     list_display = ["order", "kind", "side", "price", "watermark", "starts_at", "valid_until", "fired_at"]
     list_filter = ["kind", ("fired_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["order"]
+
+
+@admin.register(Algo)
+class AlgoAdmin(Facts):
+    """The work on large orders."""
+
+    list_display = ["order", "name", "state", "end_at", "completing", "refusals"]
+    list_filter = ["state", "name"]
+    list_select_related = ["order"]
+
+
+@admin.register(AlgoSlice)
+class AlgoSliceAdmin(Facts):
+    """Slices of worked orders."""
+
+    list_display = ["order", "number", "due_at", "planned_quantity", "state", "quantity", "detail"]
+    list_filter = ["state"]
     list_select_related = ["order"]
 
 

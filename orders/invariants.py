@@ -102,7 +102,32 @@ PREDICATES = {
     "I30 an open order is at a broker, or waits at the desk for what it can be let go by": f"""
         SELECT o.id FROM orders_order o WHERE o.status NOT IN ({_CLOSED}, 'held')
           AND NOT EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id)
-          AND NOT EXISTS (SELECT 1 FROM orders_trigger t WHERE t.order_id = o.id AND t.fired_at IS NULL)""",
+          AND NOT EXISTS (SELECT 1 FROM orders_trigger t WHERE t.order_id = o.id AND t.fired_at IS NULL)
+          AND NOT EXISTS (SELECT 1 FROM orders_algo a WHERE a.order_id = o.id AND a.state IN ('working', 'paused'))""",
+    "I33 the work on an order goes on while it is open, and tells so; one that is over leaves nothing planned": f"""
+        SELECT a.order_id FROM orders_algo a JOIN orders_order o ON o.id = a.order_id
+        WHERE (a.state = 'over' AND EXISTS (SELECT 1 FROM orders_algoslice s
+            WHERE s.order_id = o.id AND s.state IN ('planned', 'claimed')))
+          OR (a.state <> 'over' AND o.status IN ({_CLOSED})) OR (a.state = 'waiting') <> (o.status = 'held')
+          OR a.state IS DISTINCT FROM o.instructions->'progress'->>'state' OR o.instructions->'algo' IS NULL
+          OR (a.state = 'over' AND o.status NOT IN ({_CLOSED}) AND NOT EXISTS (
+            SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id AND c.leaves_quantity > 0))""",
+    "I34 every broker order of a worked order is one slice, and every slice sent is one broker order of it": """
+        SELECT c.id FROM orders_childorder c JOIN orders_algo a ON a.order_id = c.order_id
+        WHERE NOT EXISTS (SELECT 1 FROM orders_algoslice s WHERE s.child_id = c.id AND s.order_id = c.order_id)
+        UNION ALL SELECT s.id FROM orders_algoslice s LEFT JOIN orders_childorder c ON c.id = s.child_id
+        WHERE (s.state = 'sent') <> (c.id IS NOT NULL) OR c.order_id <> s.order_id""",
+    "I35 slices are numbered without a gap, and none is sent after one with a higher number": """
+        SELECT order_id FROM orders_algoslice GROUP BY order_id HAVING max(number) <> count(*) OR min(number) <> 1
+        UNION ALL SELECT s.order_id FROM orders_algoslice s JOIN orders_algoslice t
+          ON t.order_id = s.order_id AND t.number > s.number AND t.decided_at < s.decided_at
+          WHERE s.state = 'sent' AND t.state = 'sent'""",
+    "I36 no slice stays claimed, nor one of a working order due, for a minute": """
+        SELECT s.id FROM orders_algoslice s JOIN orders_algo a ON a.order_id = s.order_id
+        WHERE a.state = 'working' AND (
+          (s.state = 'claimed' AND s.lease_until < desk_clock() - interval '60 seconds')
+          OR (s.state = 'planned' AND s.due_at < desk_clock() - interval '60 seconds' AND a.name <> 'iceberg'
+            AND NOT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)))""",
     "I26 no new order left during a halt of its scope": """
         WITH halted AS (
           SELECT scope_kind, scope_key, mode,

@@ -219,6 +219,11 @@ class Order(Lifecycle):
         return (self.instructions or {}).get(name)
 
     @property
+    def algo(self) -> dict[str, Any] | None:
+        """Return how the order is to be worked, None of one that goes out whole."""
+        return self.instructions.get("algo") if self.instructions else None
+
+    @property
     def working_type(self) -> str:
         """Return the order type that brokers see: another than was asked for, once the desk has triggered it."""
         return self.instruction("works_as") or self.order_type
@@ -274,6 +279,82 @@ class Wait(models.Model):
 
     def __str__(self) -> str:
         return f"{self.order_id} for {self.other_id}"
+
+
+class Algo(models.Model):
+    """The work on one large order: whether it goes on, until when, and what it ends as. Its terms stand in the order.
+
+    Its slices are the order's own broker orders, so its hold covers them and its fills are theirs.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting"  # the order is held; nothing is planned yet
+        WORKING = "working"
+        PAUSED = "paused"
+        OVER = "over"
+
+    order = models.OneToOneField(Order, models.PROTECT, primary_key=True, related_name="work")
+    name = models.CharField(max_length=8)
+    state = models.CharField(max_length=8, choices=State.choices)
+    end_at = models.DateTimeField(null=True)
+    stop_at = models.DateTimeField(null=True)  # when the order's own day or date ends, whatever was planned
+    completing = models.BooleanField(default=False)  # the time is over, and all that is left is asked for at once
+    ended_as = models.CharField(max_length=16, blank=True)  # what the order becomes once nothing of it works
+    refusals = models.PositiveIntegerField(default=0)  # slices in a row that nobody took
+    volume_from = models.DateTimeField(null=True)  # the first bar that counts
+    volume_before = ExactField(default=0)  # what that bar held before the start
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state="over", ended_as__in=["canceled", "expired"]) | (~Q(state="over") & Q(ended_as="")),
+                name="algo_ends_as_something",
+            ),
+        ]
+        indexes = [models.Index(fields=["order"], condition=Q(state__in=["working", "paused"]), name="algo_working")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.order_id}"
+
+
+class AlgoSlice(models.Model):
+    """A part of a worked order: planned, then claimed by one worker, then sent as a broker order, or given back."""
+
+    class State(models.TextChoices):
+        PLANNED = "planned"
+        CLAIMED = "claimed"  # by a worker that may have died since: the lease tells
+        SENT = "sent"
+        SKIPPED = "skipped"  # nothing was asked for
+        DENIED = "denied"  # risk or routing said no; its quantity is given back
+
+    id = models.UUIDField(primary_key=True)
+    order = models.ForeignKey(Order, models.PROTECT, related_name="slices", db_index=False)
+    number = models.PositiveIntegerField()
+    due_at = models.DateTimeField()
+    planned_quantity = ExactField()
+    state = models.CharField(max_length=8, choices=State.choices, default=State.PLANNED)
+    quantity = ExactField(null=True)  # what was asked for, once it is sent
+    child = models.OneToOneField("ChildOrder", models.PROTECT, null=True, related_name="slice")
+    owner = models.CharField(max_length=80, blank=True)
+    fence = models.BigIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    decided_at = models.DateTimeField(null=True)
+    detail = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["order", "number"], name="slice_number_unique"),
+            models.CheckConstraint(
+                condition=Q(state="sent", child__isnull=False, quantity__gt=0)
+                | (~Q(state="sent") & Q(child__isnull=True, quantity__isnull=True)),
+                name="slice_sent_has_a_child",
+            ),
+            *bounded("slice", not_negative=("planned_quantity",)),
+        ]
+        indexes = [models.Index(fields=["due_at"], condition=Q(state__in=["planned", "claimed"]), name="slice_due")]
+
+    def __str__(self) -> str:
+        return f"slice {self.number} of {self.order_id}"
 
 
 class IdempotencyKey(models.Model):

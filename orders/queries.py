@@ -17,7 +17,7 @@ from oms.kernel.ids import first_id
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.kernel.reasons import Reason
 from oms.runtime import sql
-from orders.models import ChildOrder, Execution, Order, Submission
+from orders.models import AlgoSlice, ChildOrder, Execution, Order, Submission
 from orders.states import OPEN, OrdStatus
 from portfolio.models import Account, Strategy
 from risk.domain.selftrade import Resting
@@ -110,7 +110,13 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "updated_at": rfc3339(order.updated_at),
         "decided_at": rfc3339(order.decided_at),
         "arrival": _arrival(order),
+        "algo": algo_out(order),
     }
+
+
+def algo_out(order: Order) -> dict[str, Any] | None:
+    """Return how an order is worked and how far that has come, None of one that goes out whole."""
+    return None if order.algo is None else order.algo | (order.instructions or {}).get("progress", {})
 
 
 def reason_out(order: Order) -> dict[str, str] | None:
@@ -286,6 +292,29 @@ def children_of(order_id: UUID) -> list[dict[str, Any]]:
     return [child_out(c, submissions.get(c.id, []), names) for c in children]
 
 
+def slices_of(order_id: UUID) -> list[dict[str, Any]]:
+    """Return the slices of a worked order by number, with what became of each."""
+    rows = AlgoSlice.objects.filter(order_id=order_id).select_related("child").order_by("number")
+    return [slice_out(s) for s in rows]
+
+
+def slice_out(row: AlgoSlice) -> dict[str, Any]:
+    """Return a slice: what was planned, what was asked for, what is filled of it."""
+    child = row.child
+    return {
+        "number": row.number,
+        "due_at": rfc3339(row.due_at),
+        "planned_quantity": text(row.planned_quantity),
+        "state": row.state,
+        "quantity": text_or_none(row.quantity),
+        "child": str(child.id) if child else None,
+        "status": str(child.status) if child else None,
+        "filled_quantity": text_or_none(child.filled_quantity if child else None),
+        "decided_at": rfc3339_or_none(row.decided_at),
+        "detail": row.detail,
+    }
+
+
 def executions_of(order_id: UUID) -> list[dict[str, Any]]:
     """Return all executions, busts and corrections of an order, in order of arrival."""
     names = Names()
@@ -338,11 +367,14 @@ FROM orders_order o LEFT JOIN LATERAL (
 WHERE o.account_id = ANY(%s) AND o.status = ANY(%s) AND o.leaves_quantity > 0
   AND coalesce(o.instructions->>'works_as', o.order_type) IN ('market', 'limit')
   AND NOT EXISTS (SELECT 1 FROM orders_trigger t WHERE t.order_id = o.id AND t.fired_at IS NULL)
+  AND (o.instructions->'algo' IS NULL
+    OR EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id AND c.leaves_quantity > 0))
 """
 _MAY_REST = sorted(OPEN - {OrdStatus.HELD})
 
 
 def resting(account_ids: Sequence[int]) -> list[Resting]:
     """Return the orders of accounts that may be filled at any moment: with the price that crosses the most of what is in
-    force and asked for, None at the market. What the desk still watches or holds rests nowhere."""
+    force and asked for, None at the market. What the desk still watches or holds, or works without a slice at
+    a broker now, rests nowhere."""
     return [Resting(*row) for row in sql.run(_RESTING, [list(account_ids), _MAY_REST])]

@@ -3,6 +3,7 @@
 from rest_framework import serializers
 
 from oms.runtime.rest import DecimalText, ProblemOut, Strict
+from orders.domain.algos import AT_ENDS, CATCH_UPS, NAMES, SLICES_MAX
 from orders.domain.tickets import LOTS_MAX, ORDER_TYPES, SIDES, TIMES_IN_FORCE
 from orders.states import OrdStatus, SubmissionState
 from risk.domain.rules import SELF_TRADE_MODES
@@ -20,6 +21,46 @@ class SizeByIn(Strict):
     weight = DecimalText(required=False, positive=True, help_text="At most 1.")
     risk_fraction = DecimalText(required=False, positive=True, help_text="At most 1.")
     stop_price = DecimalText(required=False, positive=True, help_text="With risk_fraction, and only with it.")
+
+
+class AlgoIn(Strict):
+    """How a large market or limit order is worked in slices, each judged and routed by itself. Only `name` is needed.
+
+    twap spreads it evenly, vwap by the usual volume, is (implementation shortfall) at the front by its urgency, pov follows
+    the volume traded, iceberg shows a part of it at a time. An end that leaves something is told by `at_end`.
+    """
+
+    name = serializers.ChoiceField(choices=NAMES)
+    start_at = serializers.DateTimeField(required=False, allow_null=True, help_text="Now if absent.")
+    end_at = serializers.DateTimeField(
+        required=False, allow_null=True, help_text="twap, vwap, is: an hour after the start, or the close, if absent."
+    )
+    participation = DecimalText(
+        required=False, allow_null=True, help_text="Share of the market's volume: the aim of pov (0.1), else a ceiling."
+    )
+    slices = serializers.IntegerField(
+        required=False, allow_null=True, min_value=1, max_value=SLICES_MAX, help_text="One a minute if absent."
+    )
+    urgency = serializers.CharField(
+        required=False, allow_null=True, help_text="is: 0 (evenly) to 1 (at the front), or low, medium, high."
+    )
+    seed = serializers.IntegerField(
+        required=False, allow_null=True, min_value=0, help_text="Chance is drawn from it; told if absent."
+    )
+    catch_up = serializers.ChoiceField(
+        choices=CATCH_UPS,
+        required=False,
+        allow_null=True,
+        help_text="What an earlier slice did not place: spread over those left, at once with the next, or never.",
+    )
+    at_end = serializers.ChoiceField(
+        choices=AT_ENDS,
+        required=False,
+        allow_null=True,
+        help_text="What is left at the end: cancel it, or complete it at once. A market order by schedule: complete.",
+    )
+    vary_size = DecimalText(required=False, allow_null=True, help_text="How far chance moves a slice's size; 0 to 0.5.")
+    vary_time = DecimalText(required=False, allow_null=True, help_text="How far in its interval; 0 to 0.5.")
 
 
 class OrderIn(Strict):
@@ -44,7 +85,9 @@ class OrderIn(Strict):
     trail_percent = DecimalText(required=False, allow_null=True, help_text="Below 100.")
     good_after = serializers.DateTimeField(required=False, allow_null=True, help_text="Nothing is sent before.")
     display_quantity = DecimalText(
-        required=False, allow_null=True, help_text="What the market sees of it; brokers that can."
+        required=False,
+        allow_null=True,
+        help_text="What the market sees of it: shown by a broker that can, else by the desk.",
     )
     min_quantity = DecimalText(
         required=False, allow_null=True, help_text="The least to trade at once; brokers that can."
@@ -58,6 +101,7 @@ class OrderIn(Strict):
     broker = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True, help_text="Directed: no routing."
     )
+    algo = AlgoIn(required=False, allow_null=True)
     strategy = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True)
     note = serializers.CharField(required=False, max_length=200, allow_blank=True)
     lots = serializers.ListField(
@@ -82,6 +126,45 @@ class ArrivalOut(_Base):  # type: ignore[type-arg]
     bid = DecimalText()
     ask = DecimalText()
     at = serializers.DateTimeField()
+
+
+class AlgoOut(_Base):  # type: ignore[type-arg]
+    """How an order is worked, with every default told, and how far that has come. What an algorithm has none of is absent."""
+
+    name = serializers.ChoiceField(choices=NAMES)
+    start_at = serializers.DateTimeField()
+    end_at = serializers.DateTimeField(required=False)
+    participation = DecimalText(required=False)
+    slices = serializers.IntegerField(required=False)
+    urgency = DecimalText(required=False)
+    seed = serializers.IntegerField()
+    catch_up = serializers.ChoiceField(choices=CATCH_UPS, required=False)
+    at_end = serializers.ChoiceField(choices=AT_ENDS)
+    vary_size = DecimalText(required=False)
+    vary_time = DecimalText(required=False)
+    state = serializers.ChoiceField(choices=["waiting", "working", "paused", "over"])
+    slices_sent = serializers.IntegerField()
+    slices_left = serializers.IntegerField(help_text="Planned so far; pov and iceberg plan the next as they go.")
+    next_slice_at = serializers.DateTimeField(allow_null=True)
+    working_quantity = DecimalText(help_text="At brokers now.")
+    why = serializers.CharField(
+        required=False, allow_null=True, help_text="Why the last slice was not sent, or it is paused."
+    )
+
+
+class SliceOut(_Base):  # type: ignore[type-arg]
+    """A slice of a worked order. `status` and `filled_quantity` are its broker order's."""
+
+    number = serializers.IntegerField()
+    due_at = serializers.DateTimeField()
+    planned_quantity = DecimalText()
+    state = serializers.ChoiceField(choices=["planned", "claimed", "sent", "skipped", "denied"])
+    quantity = DecimalText(allow_null=True)
+    child = serializers.UUIDField(allow_null=True)
+    status = serializers.ChoiceField(choices=STATUSES, allow_null=True)
+    filled_quantity = DecimalText(allow_null=True)
+    decided_at = serializers.DateTimeField(allow_null=True)
+    detail = serializers.CharField(allow_blank=True)
 
 
 class OrderOut(_Base):  # type: ignore[type-arg]
@@ -127,6 +210,7 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     updated_at = serializers.DateTimeField()
     decided_at = serializers.DateTimeField()
     arrival = ArrivalOut(allow_null=True)
+    algo = AlgoOut(allow_null=True)
 
 
 class SignalIn(Strict):
@@ -179,6 +263,16 @@ class CancelIn(Strict):
     """Why, if it should stand in the audit trail."""
 
     reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=200)
+
+
+class PauseIn(Strict):
+    """What shall become of the slices that work."""
+
+    cancel_working = serializers.BooleanField(required=False, default=True)
+
+
+class ResumeIn(Strict):
+    """Nothing needs to be said."""
 
 
 class CancelManyIn(Strict):
@@ -295,6 +389,8 @@ class PreviewOut(_Base):  # type: ignore[type-arg]
         allow_null=True,
         help_text="The loss, with its currency, that a fill now would move to lots bought within 30 days; null for none.",
     )
+    algo = AlgoOut(allow_null=True)
+    slices = SliceOut(many=True, help_text="The schedule of a worked order, as far as it is known from the start.")
 
 
 class UpdatesOut(_Base):  # type: ignore[type-arg]

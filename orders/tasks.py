@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from celery import shared_task
@@ -19,6 +19,8 @@ BREATH_SECONDS = 0.01
 """Between two calls a sender rests: what is placed meanwhile goes together, and costs a part of what it would alone."""
 SENDING_SECONDS_MAX = 20.0
 """How long one task goes on while there is something to send: well below a task's time limit."""
+SLICES_LATE = timedelta(seconds=1)
+"""The pricer sends slices the moment they are due; workers take what it has left."""
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,12 @@ def resolve(code: str) -> None:
         desk.apply_parked(broker.id, actor=Actor.system("resolver"), at=now())
 
 
+@shared_task(name="orders.work")
+def work() -> None:
+    """Send the slices of large orders that are due."""
+    desk.work(owner=f"{socket.gethostname()}:{os.getpid()}", at=now())
+
+
 @shared_task(name="orders.sweep")
 def sweep() -> None:
     """Find due work whatever became of its doorbell. Safe to run in several places at once."""
@@ -63,6 +71,8 @@ def sweep() -> None:
             send.delay(code)
         if unanswered:
             resolve.delay(code)
+    if desk.is_due(at=now() - SLICES_LATE):
+        work.delay()
     desk.lapse_held(at=now())
     desk.release_apart(at=now())
     doorbell.note_sweep()

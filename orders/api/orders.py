@@ -52,7 +52,10 @@ from orders.serializers import (
     ExecutionOut,
     OrderIn,
     OrderOut,
+    PauseIn,
     PreviewOut,
+    ResumeIn,
+    SliceOut,
     StatusOut,
     TermsIn,
     TimelineOut,
@@ -288,6 +291,44 @@ class OrderCancel(_OneOrder):
         reason = body_of(request, CancelIn)["reason"]
         ended = desk.cancel(order.id, actor=actor_of(request), at=self.now(), reason=reason)
         return Response(queries.order_out(ended, queries.Names()), status=202)
+
+
+class OrderSlices(_OneOrder):
+    """GET orders/{id}/slices."""
+
+    @extend_schema(responses={200: listed(SliceOut), **problems(404)})
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        """List the slices of a worked order: planned, sent, skipped or denied, and why. Of others there are none."""
+        return Response(whole(queries.slices_of(self.order(request, id).id)))
+
+
+class OrderPause(_OneOrder):
+    """POST orders/{id}/pause."""
+
+    permission_classes = [MINE]
+    window = ENDING
+
+    @extend_schema(request=PauseIn, responses={202: OrderOut, **problems(400, 404, 409)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Send no more slices of a worked order until it is resumed. Its time goes on."""
+        order = self.order(request, id)
+        asked = body_of(request, PauseIn)
+        paused = desk.pause(order.id, actor=actor_of(request), at=self.now(), cancel_working=asked["cancel_working"])
+        return Response(queries.order_out(paused, queries.Names()), status=202)
+
+
+class OrderResume(_OneOrder):
+    """POST orders/{id}/resume."""
+
+    permission_classes = [MINE]
+
+    @extend_schema(request=ResumeIn, responses={202: OrderOut, **problems(400, 404, 409)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Go on with a worked order that was paused."""
+        order = self.order(request, id)
+        body_of(request, ResumeIn)
+        resumed = desk.resume(order.id, actor=actor_of(request), at=self.now())
+        return Response(queries.order_out(resumed, queries.Names()), status=202)
 
 
 class OrderReplace(_OneOrder):

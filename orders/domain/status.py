@@ -82,6 +82,25 @@ def stronger_end(first: str, second: str) -> str:
     return max(first, second, key=_END_RANK.index)
 
 
+def worked_status(
+    quantity: Decimal, filled: Decimal, children: Iterable[OrdStatus], *, works: bool, ended_as: str, paused: bool
+) -> OrdStatus:
+    """Return the status of an order that is worked in slices.
+
+    While the work goes on it is open, whatever became of the slices so far, and a slice that is canceled is no cancel of the
+    order; `ended_as` is what it becomes once the work is over and nothing of it `works` at a broker.
+    """
+    if filled >= quantity:
+        return OrdStatus.FILLED
+    if ended_as and not works:
+        return OrdStatus(ended_as)
+    if ended_as and OrdStatus.PENDING_CANCEL in children:
+        return OrdStatus.PENDING_CANCEL
+    if paused and not works:
+        return OrdStatus.SUSPENDED
+    return OrdStatus.PARTIALLY_FILLED if filled > 0 else OrdStatus.NEW
+
+
 _AT_REST = frozenset({OrdStatus.DONE_FOR_DAY, OrdStatus.SUSPENDED})
 
 

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 
 from oms.kernel import decimals, json
 from oms.kernel.errors import Invalid, InvalidFields
+from orders.domain.algos import AlgoTerms, parse_algo
 from orders.domain.sizing import SizeBy, parse_size_by
 from orders.domain.triggers import AUCTIONS, TOUCHED, TRAILING
 from risk.domain.rules import SELF_TRADE_MODES
@@ -26,7 +27,7 @@ AUCTION_TYPES = frozenset({"market", "limit"})
 IMMEDIATE = frozenset({"ioc", "fok"})
 PERCENT_BELOW = Decimal(100)
 YEARS = timedelta(days=730)
-NOT_YET = "algo take_profit stop_loss group".split()  # noqa: SIM905
+NOT_YET = "take_profit stop_loss group".split()  # noqa: SIM905
 """Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
 
 _FIELDS = frozenset(
@@ -47,6 +48,7 @@ _FIELDS = frozenset(
         "good_after",
         "display_quantity",
         "min_quantity",
+        "algo",
         "broker",
         "strategy",
         "note",
@@ -90,8 +92,9 @@ class Ticket:
     min_quantity: Decimal | None = None
     reduce_only: bool = False
     self_trade_prevention: str = ""
+    algo: AlgoTerms | None = None
 
-    def instructions(self) -> dict[str, str] | None:
+    def instructions(self) -> dict[str, Any] | None:
         """Return what few orders ask for besides, as it is stored and hashed; None of nothing."""
         told = {
             "trail_amount": decimals.text_or_none(self.trail_amount),
@@ -101,6 +104,7 @@ class Ticket:
             "min_quantity": decimals.text_or_none(self.min_quantity),
             "reduce_only": "true" if self.reduce_only else None,
             "self_trade_prevention": self.self_trade_prevention or None,
+            "algo": self.algo.as_json() if self.algo else None,
         }
         return {name: value for name, value in told.items() if value is not None} or None
 
@@ -133,6 +137,7 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
     trail_amount, trail_percent = reader.trail(order_type)
     reader.check_time(order_type, time_in_force)
     size_by = reader.size_by()
+    algo = reader.algo(order_type, time_in_force, at)
     ticket = Ticket(
         account=reader.pattern("account", ID),
         symbol=reader.pattern("symbol", SYMBOL),
@@ -156,6 +161,7 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         min_quantity=reader.part("min_quantity", of_types=frozenset(ORDER_TYPES), order_type=order_type),
         reduce_only=reader.flag("reduce_only"),
         self_trade_prevention=reader.choice("self_trade_prevention", SELF_TRADE_MODES, default=""),
+        algo=algo,
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -293,6 +299,25 @@ class _Reader:
         except InvalidFields as error:
             self.errors += error.errors
             return None
+
+    def algo(self, order_type: str, time_in_force: str, at: datetime) -> AlgoTerms | None:
+        """Return how the order is to be worked, None for all of it at once."""
+        if self.raw.get("algo") is None:
+            return None
+        try:
+            algo = parse_algo(self.raw["algo"], order_type=order_type, time_in_force=time_in_force, at=at)
+        except InvalidFields as error:
+            self.errors += error.errors
+            return None
+        for name in ("good_after", "min_quantity"):
+            if self.raw.get(name) is not None:
+                self.fault("not_allowed", "A worked order has none; its start stands in algo.start_at.", name)
+        shows = self.raw.get("display_quantity") is not None
+        if shows and algo.name != "iceberg":
+            self.fault("not_allowed", "Only an iceberg shows a part of itself.", "display_quantity")
+        elif algo.name == "iceberg" and shows == (algo.slices is not None):
+            self.fault("required", "An iceberg needs either display_quantity or algo.slices.", "display_quantity")
+        return algo
 
     def lots(self) -> tuple[UUID, ...]:
         value = self.raw.get("lots")

@@ -9,6 +9,7 @@ from orders.operations.releasing import decide_release, lapse_held, release_apar
 from orders.operations.reporting import apply, apply_parked
 from orders.operations.sending import resolve, send, send_once
 from orders.operations.triggering import watch
+from orders.operations.working import is_due, pause, resume, work
 
 __all__ = [
     "Placed",
@@ -20,14 +21,18 @@ __all__ = [
     "cancel_matching",
     "decide_release",
     "guard",
+    "is_due",
     "key_of",
     "lapse_held",
+    "pause",
     "place",
     "preview",
     "release_apart",
     "replace",
     "resolve",
+    "resume",
     "send",
     "send_once",
     "watch",
+    "work",
 ]

@@ -23,19 +23,21 @@ from oms.runtime import doorbell
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
 from orders.domain.triggers import STOPS, WORKS_FOR
-from orders.models import ChildOrder, Order, Submission, Trigger
+from orders.models import Algo, ChildOrder, Order, Submission, Trigger
 from orders.operations.recording import (
     Book,
     close_here,
     external_account,
     lock_book,
     refold,
+    stop,
     submit,
     submit_cancel,
     withdraw,
     write,
 )
 from orders.operations.reporting import cancel_child, settle_child
+from orders.operations.slicing import take_terms
 from orders.operations.watching import waits_until
 from orders.queries import Names, resting
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
@@ -87,6 +89,7 @@ def cancel_locked(
         changed.append(order_id)
         if order.status == OrdStatus.HELD:
             held.append(order_id)
+        stop(book, order_id, OrdStatus.CANCELED)
         if not book.children_of(order_id):
             close_here(book, order, OrdStatus.CANCELED, Reason.CANCEL_REQUESTED, reason, at)
             continue
@@ -173,8 +176,12 @@ def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) 
     order = book.orders[order_id]
     if order.status == OrdStatus.HELD:
         raise Conflict("not_replaceable", "The order is held as it is; cancel it and place a new one.")
+    if order.status not in CLOSED and order_id in book.algos:
+        return _replace_worked(book, order, terms, actor=actor, at=at)
     if order.status not in CLOSED and not book.children_of(order_id):
         return _replace_waiting(book, order, terms, actor=actor, at=at)
+    if order.algo:
+        raise Conflict("order_closed", "The order is closed; place a new one.")
     child = _replaceable(book, order, terms)
     _check_terms(order, terms)
     wanted = _wanted(book, order, child, terms, at)
@@ -228,6 +235,35 @@ def _replace_waiting(book: Book, order: Order, terms: Terms, *, actor: Actor, at
     entries = write(book, kinds={order.id: "order.replaced"})
     risk.resize({order.id: order.leaves_quantity}, decided={order.id: risk.Decided(verdict.unit_amount, [])})
     journal.append([_with_checks(e, verdict) for e in entries], actor=actor, at=at)
+    return order
+
+
+def _replace_worked(book: Book, order: Order, terms: Terms, *, actor: Actor, at: datetime) -> Order:
+    """Change an order that is worked in slices: at once where no slice works against the new terms, else once those are canceled."""
+    _check_version(order, terms)
+    if order.next_terms or book.algos[order.id].state == Algo.State.OVER:
+        raise Conflict("change_pending", "A cancel or replace is on its way; wait for its answer.")
+    _check_terms(order, terms)
+    wanted = _Wanted(
+        terms.quantity or order.quantity, terms.limit_price or order.limit_price, None,
+        terms.time_in_force or order.time_in_force,
+    )  # fmt: skip
+    verdict = _judged(order, wanted, actor, at)
+    working = book.working(order.id)
+    fits = wanted.quantity >= order.filled_quantity + working and wanted.limit_price == order.limit_price
+    order.next_terms = wanted.as_json() | {"unit_amount": decimals.text_or_none(verdict.unit_amount)}
+    decided = {order.id: risk.Decided(verdict.unit_amount, [])} if fits or not working else {}
+    if decided:
+        take_terms(book, order, at=at)
+    else:
+        for child in book.children_of(order.id):
+            if child.leaves_quantity > 0:
+                cancel_child(book, child, at)
+    refold(book, order.id, at=at)
+    entries = write(book, kinds={order.id: "order.replaced" if decided else "order.replace_requested"})
+    risk.resize({order.id: book.may_fill(order.id)}, decided=decided)
+    journal.append([_with_checks(e, verdict) for e in entries], actor=actor, at=at)
+    _ring(book)
     return order
 
 

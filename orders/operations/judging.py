@@ -113,6 +113,8 @@ class Asked:
 def _asked(book: Book, submission: Submission) -> Asked:
     order = book.orders[book.children[submission.child_id].order_id]
     quantity, limit_price, stop_price = order.quantity, order.limit_price, order.stop_price
+    if order.id in book.algos:
+        quantity = book.children[submission.child_id].quantity
     if submission.kind == Submission.Kind.REPLACE:
         told = submission.message
         quantity += Decimal(told["quantity"]) - book.children[submission.child_id].quantity

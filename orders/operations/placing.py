@@ -24,6 +24,7 @@ from oms.kernel.reasons import Reason
 from oms.runtime import doorbell, rows, sql
 from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit, in_transaction
+from orders.domain.algos import SEED_BELOW, TIMES_IN_FORCE, AlgoTerms, faults_of, settled
 from orders.domain.tickets import Ticket
 from orders.domain.triggers import AUCTIONS, STOPS, TRAILING, WORKS_FOR, Watch
 from orders.domain.waiting import valid_until
@@ -31,6 +32,7 @@ from orders.models import ChildOrder, IdempotencyKey, Order, Submission, Trigger
 from orders.operations.holding import ask_release
 from orders.operations.recording import order_entry, remember
 from orders.operations.sizing import Sized, size
+from orders.operations.slicing import Work, begin, working_instructions
 from orders.operations.watching import waits_until, watch_for
 from orders.queries import Names, order_out, resting
 from orders.states import OrdStatus
@@ -85,6 +87,7 @@ class _Draft:
     order_id: UUID
     client_order_id: str
     digest: bytes
+    algo: AlgoTerms | None = None  # with every default in its place
 
 
 def key_of(batch_key: str, index: int) -> str:
@@ -122,6 +125,7 @@ def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
         accounts = _lock_accounts(requests, at)
         drafts = _drafts(requests, accounts, answers)
         fresh = _sized(_choosing(_claim_ids(drafts, answers), answers, at), answers)
+        fresh = _worked(fresh, answers, at)
         held, met = _decide(fresh, answers, at) if fresh else ([], [])
     ask_release(held, at=at)
     if met:
@@ -265,6 +269,44 @@ def _choosing(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) ->
     return _without(refused, drafts, answers)
 
 
+def _worked(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> list[_Draft]:
+    """Settle the terms of what is to be worked in slices: asked for, or to show a part only where no broker does that itself.
+
+    Return the drafts that stand; one whose times leave no room is refused.
+    """
+    slicing = [d for d in drafts if d.request.ticket.algo or d.request.ticket.display_quantity is not None]
+    if not slicing:
+        return drafts
+    links = links_of({d.account.id for d in slicing})
+    refused: dict[UUID, DomainError] = {}
+    for draft in slicing:
+        ticket = draft.request.ticket
+        asked = ticket.algo or (None if _shown_by_a_broker(draft, links) else AlgoTerms("iceberg"))
+        if asked is None or ticket.time_in_force not in TIMES_IN_FORCE or ticket.min_quantity is not None:
+            continue
+        closes_at = _ends_at(draft, max(asked.start_at or at, at))
+        seed = draft.order_id.int % SEED_BELOW
+        draft.algo = settled(asked, order_type=ticket.order_type, seed=seed, at=at, closes_at=closes_at)
+        if faults := faults_of(draft.algo, closes_at=closes_at):
+            refused[draft.order_id] = InvalidFields(faults)
+            answers[draft.index] = Placed(None, "", False, refused[draft.order_id])
+    return _without(refused, drafts, answers)
+
+
+def _shown_by_a_broker(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]]) -> bool:
+    """Tell whether a broker that the order may go to shows a part of an order by itself."""
+    known = brokers.brokers()
+    ids = [draft.directed] if draft.directed else list(links[draft.account.id])
+    return any(capabilities_of(known[i].adapter, known[i].settings).display_quantity for i in ids if i in known)
+
+
+def _ends_at(draft: _Draft, begins: datetime) -> datetime | None:
+    """Return when the order itself ends, if nothing ends it before."""
+    ticket = draft.request.ticket
+    closes_at = brokers.session_end(draft.instrument.id, begins)
+    return valid_until("limit", ticket.time_in_force, ticket.expire_at, decided_at=begins, closes_at=closes_at)
+
+
 def _lots_fault(draft: _Draft, known: dict[UUID, portfolio.HeldLot], pooled: set[int]) -> DomainError | None:
     ticket = draft.request.ticket
     if draft.account.id in pooled:
@@ -346,7 +388,7 @@ def _decide(
     """
     quotes = brokers.quotes({d.instrument.id for d in drafts})
     watched = _watched(drafts, quotes, at)
-    asked = [_intent(d, watched.get(d.order_id)) for d in drafts]
+    asked = [_intent(d, watched.get(d.order_id), at) for d in drafts]
     verdicts = {v.order_id: v for v in risk.check(asked, at=at, resting=resting)}
     approved = [d for d in drafts if verdicts[d.order_id].approved and d.order_id not in watched]
     links = links_of({d.account.id for d in approved})
@@ -363,6 +405,7 @@ def _decide(
     triggers: list[Trigger] = []
     held: list[tuple[Order, Account, Actor]] = []
     met: list[tuple[Order, Prevented]] = []
+    works: list[Work] = []
     for draft in drafts:
         order = _order(draft, quotes.get(draft.instrument.id), at)
         verdict, plan = verdicts[draft.order_id], plans.get(draft.order_id)
@@ -374,6 +417,8 @@ def _decide(
             order.hold()
             order.reason, order.reason_detail = verdict.reason, verdict.detail
             held.append((order, draft.account, draft.request.actor))
+            if draft.algo:
+                works.append(begin(order, draft.algo, stop_at=_ends_at(draft, at), at=at))
             if draft.order_id in watched:  # it stands by until somebody lets the order pass
                 triggers.append(_trigger(order, watched[draft.order_id], at))
         elif not verdict.approved:
@@ -383,6 +428,9 @@ def _decide(
             triggers.append(_trigger(order, watched[draft.order_id], at))
         elif plan is None or not plan.legs:
             _deny(order, Reason.NO_ROUTE, plan.detail if plan else "")
+        elif draft.algo:
+            order.acknowledge()  # by the desk itself, which gives brokers one slice after another
+            works.append(begin(order, draft.algo, stop_at=_ends_at(draft, at), at=at))
         else:
             for broker_id, quantity in plan.legs:
                 child, submission = new_child(order, broker_id, links[draft.account.id][broker_id], quantity, at)
@@ -392,6 +440,8 @@ def _decide(
         orders.append(order)
     _write(drafts, orders, children, submissions, answers, at)
     sql.insert(triggers)
+    sql.insert([w.algo for w in works])
+    sql.insert([s for w in works for s in w.slices])
     return held, met
 
 
@@ -483,7 +533,7 @@ def _write(
     after_commit(lambda: doorbell.ring(codes))
 
 
-def _intent(draft: _Draft, watch: Watch | None) -> Intent:
+def _intent(draft: _Draft, watch: Watch | None, at: datetime) -> Intent:
     ticket, actor = draft.request.ticket, draft.request.actor
     stop_price = ticket.stop_price
     if watch is not None:  # what is touched from the good side trades at the market; a trailing price is known by now
@@ -507,8 +557,10 @@ def _intent(draft: _Draft, watch: Watch | None) -> Intent:
         automated=actor.automated,
         directed_broker_code=ticket.broker or None,
         time_in_force=ticket.time_in_force,
-        begins_later=watch is not None and watch.starts_at is not None,
-        waits=watch is not None,
+        begins_later=bool(
+            (watch and watch.starts_at) or (draft.algo and draft.algo.start_at and draft.algo.start_at > at)
+        ),
+        waits=watch is not None or draft.algo is not None,
         reduce_only=ticket.reduce_only,
         self_trade=ticket.self_trade_prevention,
     )
@@ -538,7 +590,9 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], 
         time_in_force=ticket.time_in_force,
         limit_price=ticket.limit_price,
         brokers=tuple(links[draft.account.id]),
-        instructions=frozenset(n for n in PARTS if getattr(ticket, n) is not None),
+        instructions=frozenset(n for n in PARTS if getattr(ticket, n) is not None)
+        if draft.algo is None
+        else frozenset(),
         directed=draft.directed,
         halted=halted,
     )
@@ -566,7 +620,7 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         note=ticket.note,
         size_by=ticket.size_by.as_json() if ticket.size_by else None,
         lots=[str(i) for i in ticket.lots] or None,
-        instructions=ticket.instructions(),
+        instructions=working_instructions(ticket, draft.algo) if draft.algo else ticket.instructions(),
         origin=draft.request.origin,
         correlation_id=draft.request.correlation,
         created_by_id=draft.request.actor.user_id,
@@ -597,7 +651,11 @@ def _deny(order: Order, reason: str, detail: str) -> None:
 def new_child(
     order: Order, broker_id: int, broker_account: tuple[int, str], quantity: Any, at: datetime
 ) -> tuple[ChildOrder, Submission]:
-    """Return a broker order for a part of an order, with the submission that will ask for it."""
+    """Return a broker order for a part of an order, with the submission that will ask for it.
+
+    A slice of a worked order is as new as the moment it is made; what it shows is all that it is.
+    """
+    decided_at = at if order.algo else order.triggered_at or order.decided_at
     submission_id = uuid7()
     stop_price = order.stop_price if order.working_type in STOPS else None
     time_in_force = WORKS_FOR.get(order.time_in_force, order.time_in_force)
@@ -648,8 +706,8 @@ def new_child(
         due_at=at,
         judged_at=at,
         valid_until=valid_until(
-            order.working_type, time_in_force, order.expire_at, decided_at=order.triggered_at or order.decided_at,
-            closes_at=brokers.session_end(order.instrument_id, order.triggered_at or order.decided_at),
+            order.working_type, time_in_force, order.expire_at, decided_at=decided_at,
+            closes_at=brokers.session_end(order.instrument_id, decided_at),
         ),
     )  # fmt: skip
     return child, submission
@@ -657,7 +715,7 @@ def new_child(
 
 def _part(order: Order, name: str, quantity: Decimal) -> Decimal | None:
     """Return a part of the quantity that a broker is asked for, of no more than it gets."""
-    told = order.instruction(name)
+    told = None if order.algo else order.instruction(name)
     return None if told is None else min(Decimal(told), quantity)
 
 

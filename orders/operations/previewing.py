@@ -14,7 +14,7 @@ from oms.kernel.decimals import ZERO
 from oms.runtime import sql
 from orders.models import Order
 from orders.operations.placing import Request, place_locked
-from orders.queries import reason_out
+from orders.queries import algo_out, reason_out, slices_of
 from orders.states import OrdStatus
 from portfolio import queries as portfolio
 from routing.operations import estimated_fee
@@ -56,6 +56,8 @@ def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
         **(_money(order, chosen["broker"], at) if chosen else {"fees": None, "cash_after": None}),
         "lots": _closed(order, at) if approved else [],
         "wash_sale": _washed(order, at) if approved else None,
+        "algo": algo_out(order),
+        "slices": slices_of(order.id) if order.algo else [],
     }
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from brokers import queries as brokers
 from brokers.adapters.port import CancelOrder
 from oms.journal.domain import Entry, account_stream
-from oms.kernel import json
+from oms.kernel import decimals, json
 from oms.kernel.decimals import ZERO
 from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
@@ -18,8 +18,8 @@ from oms.runtime import rows, sql
 from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit
 from orders import cache
-from orders.domain.status import leaves, order_status
-from orders.models import ChildOrder, Execution, Order, Submission
+from orders.domain.status import leaves, order_status, worked_status
+from orders.models import Algo, ChildOrder, Execution, Order, Submission
 from orders.queries import Names, execution_out, order_out, status_of
 from orders.states import CLOSED, OrdStatus, SubmissionState
 from portfolio.models import BrokerLink
@@ -43,6 +43,8 @@ class Book:
     touched_submissions: dict[UUID, Submission] = field(default_factory=dict)
     new_submissions: list[Submission] = field(default_factory=list)
     new_children: list[ChildOrder] = field(default_factory=list)
+    algos: dict[UUID, Algo] = field(default_factory=dict)  # of the orders that are worked, by order
+    touched_algos: set[UUID] = field(default_factory=set)
 
     def children_of(self, order_id: UUID) -> list[ChildOrder]:
         """Return the broker orders of an order, oldest first."""
@@ -76,6 +78,10 @@ class Book:
         """Return the client id that the next request about a broker order follows: that of the last replace not refused."""
         pending = self.pending(child, Submission.Kind.REPLACE)
         return pending[-1].client_order_id if pending else child.client_order_id
+
+    def working(self, order_id: UUID) -> Decimal:
+        """Return what is at brokers and may still be filled, what nobody is sure about included."""
+        return decimals.total(c.leaves_quantity for c in self.children_of(order_id))
 
     def may_fill(self, order_id: UUID) -> Decimal:
         """Return what may still come of an order in the worst case: what it lacks, or what works at brokers if that
@@ -115,6 +121,9 @@ def lock_book(order_ids: Iterable[UUID]) -> Book:
         without=SUBMISSION_UNREAD,
     )
     book = Book({o.id: o for o in orders})
+    if worked := [o.id for o in book.orders.values() if o.algo]:
+        algos = rows.load(Algo, "WHERE t.order_id = ANY(%s) ORDER BY t.order_id FOR NO KEY UPDATE", [sql.uuids(worked)])
+        book.algos = {a.order_id: a for a in algos}
     for child in children:
         book.take_in(child)
     for submission in submissions:
@@ -153,15 +162,23 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
         target = order_status(order.quantity, order.filled_quantity, [_for_the_order(c) for c in children])
     else:
         target = OrdStatus(order.status)  # it waits at the desk: nobody else says how it stands
+    algo = book.algos.get(order_id)
+    if algo:
+        target = worked_status(
+            order.quantity, order.filled_quantity, [OrdStatus(c.status) for c in children], works=book.working(order_id) > 0,
+            ended_as=algo.ended_as, paused=algo.state == Algo.State.PAUSED,
+        )  # fmt: skip
     # An unknown order may be working whatever its children say: it stays open until there is proof.
     if target == OrdStatus.PENDING_NEW and order.status == OrdStatus.NEW:
         target = OrdStatus.NEW  # who has it now need not have taken it yet: the desk has
-    if order.next_terms and target == OrdStatus.PENDING_CANCEL:
+    if order.next_terms and (algo or target == OrdStatus.PENDING_CANCEL) and target != OrdStatus.FILLED:
         target = OrdStatus.PENDING_REPLACE  # canceled at the broker so as to go on under other terms
     pair = move(order, target)
     closed = target in CLOSED
     if target == OrdStatus.FILLED or (not closed and order.reason in _REFUSALS):
         order.reason = order.reason_detail = ""  # overtaken: it was done all the same, or another broker has it
+    if algo:
+        _retell(book, order, algo, target)
     order.leaves_quantity = leaves(target, order.quantity, order.filled_quantity, order.time_in_force)
     order.updated_at = at
     pairs = book.touched.setdefault(order_id, [])
@@ -169,8 +186,37 @@ def refold(book: Book, order_id: UUID, *, at: datetime) -> None:
         pairs.append(pair)
 
 
+def _retell(book: Book, order: Order, algo: Algo, status: OrdStatus) -> None:
+    """Bring the work on an order in line with how the order stands."""
+    if status == OrdStatus.FILLED:
+        stop(book, order.id, OrdStatus.CANCELED)
+    elif not algo.ended_as:
+        order.reason = order.reason_detail = ""  # of a slice; its quantity was given back
+    tell_progress(book, order.id)
+
+
+def stop(book: Book, order_id: UUID, end: OrdStatus) -> None:
+    """Plan no more slices of an order; what works at brokers is the caller's. Nothing happens to one that is not worked."""
+    algo = book.algos.get(order_id)
+    if algo is None or algo.state == Algo.State.OVER:
+        return
+    algo.state = Algo.State.OVER
+    algo.ended_as = OrdStatus.EXPIRED if end == OrdStatus.EXPIRED else OrdStatus.CANCELED
+    book.touched_algos.add(order_id)
+    tell_progress(book, order_id, slices_left=0, next_slice_at=None)
+
+
+def tell_progress(book: Book, order_id: UUID, **changed: Any) -> None:
+    """Write into an order how far the work on it has come: it stands in every frame and list without being asked for."""
+    order, algo = book.orders[order_id], book.algos[order_id]
+    told = (order.instructions or {}).get("progress", {}) | changed
+    told |= {"state": algo.state, "working_quantity": decimals.text(book.working(order_id))}
+    order.instructions = (order.instructions or {}) | {"progress": told}
+
+
 def close_here(book: Book, order: Order, end: OrdStatus, reason: str, detail: str, at: datetime) -> None:
     """End an order that no broker has seen."""
+    stop(book, order.id, end)
     pair = move(order, end)
     order.leaves_quantity = ZERO
     order.reason, order.reason_detail = reason, detail[:200]
@@ -181,6 +227,8 @@ def close_here(book: Book, order: Order, end: OrdStatus, reason: str, detail: st
 def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID, str] | None = None) -> list[Entry]:
     """Write all that changed, one statement a table, and return the journal entries that tell it."""
     sql.update([book.orders[i] for i in book.touched], ORDER_FIELDS)
+    if book.touched_algos:
+        _write_algos([book.algos[i] for i in sorted(book.touched_algos)])
     sql.update([book.children[i] for i in book.touched_children], CHILD_FIELDS)
     sql.insert(book.new_children)  # after what the old ones gave back: the ceiling counts both
     sql.insert(book.new_submissions)
@@ -202,6 +250,17 @@ def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID,
         entries.append(order_entry(order, names, kind, pairs))
     remember([book.orders[i] for i in book.touched])
     return entries
+
+
+def _write_algos(algos: Sequence[Algo]) -> None:
+    """Write what became of the work on orders; where it is over, no slice waits any more."""
+    sql.update(algos, ALGO_FIELDS)
+    over = [a.order_id for a in algos if a.state == Algo.State.OVER]
+    sql.run(
+        "UPDATE orders_algoslice SET state = 'skipped', detail = 'the work was over before' "
+        "WHERE order_id = ANY(%s) AND state IN ('planned', 'claimed')",
+        [sql.uuids(over)],
+    )
 
 
 def order_entry(order: Order, names: Names, kind: str, transitions: list[list[str]]) -> Entry:
@@ -251,6 +310,7 @@ CHILD_FIELDS = [
     "standing",
     "updated_at",
 ]
+ALGO_FIELDS = ["state", "end_at", "stop_at", "completing", "ended_as", "refusals", "volume_from", "volume_before"]
 SUBMISSION_FIELDS = ["state", "resolved_at", "detail"]
 SUBMISSION_UNREAD = ("message", "denials", "log")
 """Documents that only few operations look at; those read them one by one."""

@@ -17,6 +17,7 @@ from orders.operations.holding import content_of
 from orders.operations.judging import Asked, intents
 from orders.operations.preventing import APART, WHY, keep_apart
 from orders.operations.recording import Book, close_here, lock_book, move, write
+from orders.operations.slicing import begin_released
 from orders.operations.triggering import route
 from orders.queries import Names, resting
 from orders.states import CLOSED, OrdStatus
@@ -93,7 +94,9 @@ def place_released(book: Book, order: Order, at: datetime, *, waived: bool) -> P
         close_here(book, order, OrdStatus.DENIED, verdict.reason, verdict.detail, at)
         return verdict.prevented
     order.reason = order.reason_detail = ""
-    if Trigger.objects.filter(order_id=order.id, fired_at=None).exists():
+    if order.id in book.algos:
+        begin_released(book, order, at)
+    if order.id in book.algos or Trigger.objects.filter(order_id=order.id, fired_at=None).exists():
         pair = move(order, OrdStatus.NEW)
         order.updated_at = at
         book.touched[order.id] = [pair] if pair else []

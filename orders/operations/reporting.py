@@ -41,6 +41,7 @@ from orders.operations.recording import (
     withdraw,
     write,
 )
+from orders.operations.slicing import note_refused, note_taken, take_terms
 from orders.queries import Names
 from orders.states import CLOSED, LASTING, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
@@ -459,6 +460,7 @@ class Fold:
         self.executions.append(execution)
         before = None if original is None or original.kind == Execution.Kind.BUST else original
         self._count(child, execution, before)
+        note_taken(self.book, child.order_id)
         now = None if report.kind is ReportKind.BUST else execution
         child.filled_amount += _value(now) - _value(before)
         self.book.orders[child.order_id].fees += self._fees_known(now) - self._fees_known(before)
@@ -616,14 +618,16 @@ class Fold:
 
     def _end(self, child: ChildOrder, report: Report) -> None:
         asked = self.book.asked_to_stop(child) or bool(self.book.orders[child.order_id].reason)
-        self._close(child, ENDS[report.kind])
+        self._close(child, ENDS[report.kind], report.text)
         order = self.book.orders[child.order_id]
         if report.kind is ReportKind.REJECTED:
             order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
         elif report.kind is ReportKind.CANCELED and not asked and order.time_in_force not in ("ioc", "fok"):
             order.reason, order.reason_detail = Reason.UNSOLICITED, report.text[:200]
 
-    def _close(self, child: ChildOrder, end: OrdStatus) -> None:
+    def _close(self, child: ChildOrder, end: OrdStatus, detail: str = "") -> None:
+        if end == OrdStatus.REJECTED and not child.ended_as and child.filled_quantity == 0:
+            note_refused(self.book, child.order_id, detail)
         child.ended_as = stronger_end(child.ended_as, end)
         for kind in (Submission.Kind.CANCEL, Submission.Kind.REPLACE):
             for request in self.book.pending(child, kind):
@@ -644,7 +648,7 @@ class Fold:
             end = OrdStatus.CANCELED
         else:
             end = OrdStatus.REJECTED
-        self._close(child, end)
+        self._close(child, end, detail or reason.sentence)
         if end != OrdStatus.CANCELED or reason is not Reason.BROKER_UNREACHABLE:
             order = self.book.orders[child.order_id]
             order.reason, order.reason_detail = reason, (detail or reason.sentence)[:200]
@@ -664,7 +668,10 @@ class Fold:
             log.warning("order_restated", broker=self.broker_id, child=str(child.id), why=report.reason)
             if report.reason == CORPORATE_ACTION and quantity != child.quantity:
                 self._split(child, standing, quantity, at)
-            self._change(child, quantity, report.limit_price, report.stop_price)
+            if child.order_id in self.book.algos and report.reason != CORPORATE_ACTION:
+                child.quantity = quantity  # of one slice: what the broker took away is the order's again
+            else:
+                self._change(child, quantity, report.limit_price, report.stop_price)
             if report.kind is ReportKind.REPLACED and 0 < len(report.client_order_id) <= CLIENT_ID_MAX:
                 child.client_order_id = report.client_order_id
         child.standing = standing.as_json()
@@ -792,6 +799,9 @@ class Fold:
         """Go on under the terms asked for where the cancel that makes room for them is confirmed; give them up elsewhere."""
         for order_id in sorted({c.order_id for c in self.children.values() if self.book.orders[c.order_id].next_terms}):
             order, children = self.book.orders[order_id], self.book.children_of(order_id)
+            if order_id in self.book.algos:
+                self._renew_worked(order)
+                continue
             last = children[-1]
             if last.ended_as == OrdStatus.CANCELED and last.status == OrdStatus.CANCELED:
                 if not any(c.leaves_quantity for c in children):
@@ -799,6 +809,16 @@ class Fold:
             elif last.ended_as or not self.book.pending(last, Submission.Kind.CANCEL):
                 order.next_terms = None
                 self.accepted.setdefault(order_id, None)
+
+    def _renew_worked(self, order: Order) -> None:
+        """Take the terms asked for once no slice works under the old ones; give them up where one goes on in spite of its cancel."""
+        if self.book.working(order.id) == 0:
+            terms: dict[str, Any] = order.next_terms or {}
+            self.accepted[order.id] = None if terms["unit_amount"] is None else Decimal(terms["unit_amount"])
+            take_terms(self.book, order, at=self.at)
+        elif not any(self.book.pending(c, Submission.Kind.CANCEL) for c in self.book.children_of(order.id)):
+            order.next_terms = None
+            self.accepted.setdefault(order.id, None)
 
     def _place_anew(self, order: Order, canceled: ChildOrder) -> None:
         terms: dict[str, Any] = order.next_terms or {}
@@ -891,7 +911,14 @@ def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
     halted = halted_brokers() if order_ids else None
     for order_id in sorted(order_ids):
         order, children = book.orders[order_id], book.children_of(order_id)
-        if order.status in CLOSED or order.directed_broker_id or order.next_terms or len(children) >= ROUTES_MAX:
+        worked = order_id in book.algos  # a slice's quantity goes back to its order instead
+        if (
+            worked
+            or order.status in CLOSED
+            or order.directed_broker_id
+            or order.next_terms
+            or len(children) >= ROUTES_MAX
+        ):
             continue
         placed = sum((c.filled_quantity + c.leaves_quantity for c in children), ZERO)
         asked_to_stop = any(book.asked_to_stop(c) for c in children)

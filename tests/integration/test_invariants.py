@@ -55,6 +55,10 @@ CORRUPTIONS = {
     "FROM portfolio_corporateaction a, portfolio_ledgertransaction x LIMIT 1",
     "I28": "UPDATE risk_riskcheck SET approved = false",
     "I32": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; UPDATE orders_order SET status = 'held'",
+    "I33": "UPDATE orders_algo SET state = 'over', ended_as = 'canceled'",
+    "I34": "UPDATE orders_algoslice SET state = 'skipped', child_id = NULL, quantity = NULL WHERE number = 1",
+    "I35": "UPDATE orders_algoslice SET number = 9 WHERE number = 1",
+    "I36": "UPDATE orders_algoslice SET due_at = now() - interval '2 minutes' WHERE state = 'planned'",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",
 }
 
@@ -72,10 +76,12 @@ def traded(desk: Desk) -> Desk:
         Request(
             ticket("buy 1 MSFT", order_type="market_if_touched", stop_price="100.00"), desk.actor(desk.alice), "key-3"
         ),
+        Request(ticket("buy 20 MSFT", algo={"name": "twap", "slices": 4, "vary_time": "0"}), desk.actor(desk.alice)),
     ]
     operations.place(requests, actor=desk.actor(desk.alice), at=desk.at)
+    operations.work(owner="test", at=desk.at)
     desk.send()
-    first, second = desk.near.sent
+    first, second, _slice = desk.near.sent
     filled = desk.near.report(
         "trade", first, execution_id="E1", last_quantity=Decimal(10), last_price=Decimal(100), executed_at=desk.at
     )

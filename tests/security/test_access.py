@@ -182,10 +182,12 @@ ALLOWED = {
         "limit_price", "stop_price", "strategy", "broker", "note", "client_order_id", "expire_at", "time_in_force", "size_by",
         "lots", "trail_amount", "trail_percent", "good_after", "min_quantity", "display_quantity",
         "reduce_only", "self_trade_prevention",
+        "algo",
     },
     "executions/{id}/correct": {"quantity"},
     "accounts/{code}/trades": {"fees"},
     "orders/{id}/cancel": {"reason"},
+    "orders/{id}/pause": {"cancel_working"},
     "orders/{id}/replace": {"limit_price", "stop_price", "time_in_force", "quantity", "expected_version"},
     "orders/cancel": {"symbol", "strategy", "side", "account"},
     "risk/limits": {"currency", "soft", "aggregate", "effective_from", "scope", "kind", "value", "reason"},
@@ -205,7 +207,7 @@ ALLOWED = {
     "corporate-actions": {"currency", "record_date", "pay_date"},
     "accounts/{code}/grants": {"expires_at"},
     "brokers": {"name"},
-    "quotes": {"bid_size", "ask_size", "last"},
+    "quotes": {"bid_size", "ask_size", "last", "volume"},
 }  # fmt: skip
 """Names that a body may hold beside those of the row's example."""
 ALLOWED["orders/preview"] = ALLOWED["orders/batch"] = ALLOWED["orders"]

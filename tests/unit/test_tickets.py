@@ -46,7 +46,7 @@ class TestParseTicket:
             ({"time_in_force": "gtd"}, ("expire_at", "required")),
             ({"symbol": "AA\u202ePL"}, ("symbol", "not_an_identifier")),
             ({"status": "filled"}, ("status", "unknown_field")),
-            ({"algo": {"name": "twap"}}, ("algo", "not_supported")),
+            ({"algo": {"name": "wheel"}}, ("algo.name", "not_a_choice")),
         ],
     )
     def test_names_the_field_and_the_fault(self, change: dict[str, Any], fault: tuple[str, str]) -> None:

@@ -1,27 +1,31 @@
 """Follow the quotes: mark positions for the screens, let go what the desk watches for brokers, halt where losses say so."""
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
 from django.core.management.base import BaseCommand
 from django.db import InterfaceError, OperationalError, connection
 
-from brokers.operations import sample_ticks
+from brokers.operations import sample_bars, sample_ticks
 from orders import operations as desk
 from portfolio.marking import mark
 
 INTERVAL_SECONDS = 0.25
 GUARD_SECONDS = 1.0
+OWNER = f"{socket.gethostname()}:{os.getpid()}"
 log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
-    """Four times a second: orders whose price or time has come, then quotes that moved and the positions they move."""
+    """Four times a second: orders and slices whose price or time has come, then quotes that moved and the positions they move."""
 
     help = "Trigger what the desk watches, engage automatic halts, push live P&L. Safe to run twice."
 
@@ -36,10 +40,12 @@ class Command(BaseCommand):
             try:
                 self._try("triggers_failed", desk.watch)
                 self._try("releases_failed", desk.release_apart)
+                self._try("slices_failed", partial(desk.work, owner=OWNER))
                 if time.monotonic() - guarded >= GUARD_SECONDS:
                     guarded = time.monotonic()
                     self._try("guard_failed", desk.guard)
                     self._try("liquidation_failed", desk.advance_all)
+                    self._try("bars_failed", sample_bars)
                 sample_ticks()
                 seen = mark(seen)
             except (OperationalError, InterfaceError) as error:
