@@ -3,8 +3,12 @@
 The ids are those of the catalogue of failures in docs/faults.md; C06 stands with the FIX session's tests.
 """
 
+from collections.abc import Callable
+
+from oms.kernel.actor import Actor
 from orders.models import Execution
-from portfolio.models import Position
+from orders.operations.reconciling import reconcile
+from portfolio.models import Break, Position, Reconciliation
 from tests.flows.floor import Floor
 
 
@@ -54,4 +58,45 @@ def test_c03_a_fill_in_the_answer_to_a_question_and_on_the_stream_counts_once(fl
     assert floor.order(placed).status == "filled"
     floor.turn(2)  # and the stream tells it again
     assert (Execution.objects.count(), Position.objects.get().quantity) == (1, 10)
+    floor.agrees()
+
+
+def reconciled(floor: Floor) -> Reconciliation:
+    return reconcile("NEAR", actor=Actor.system("reconciler"), clock=floor.world.clock)
+
+
+def test_c04_reconciling_while_fills_are_in_flight_books_none_twice(open_floor: Callable[..., Floor]) -> None:
+    """At every moment between a fill and its report: what a run adopts, the stream tells again, and it counts once."""
+    floor = open_floor(partial_fill_rate=0.5, latency_ms={"fill": [400, 300]})
+    quiet = [floor.gateways["NEAR"]]
+    placed = []
+    for _ in range(6):
+        floor.market("AAPL", "99.99", "100.01")
+        placed += floor.place("buy 5 AAPL", "sell_short 3 AAPL", "buy 2 AAPL limit 90")
+        floor.turn(0.5, every=0.5, without=quiet)
+        assert reconciled(floor).state == Reconciliation.State.DONE
+        floor.turn(0.5, every=0.5)
+        assert reconciled(floor).state == Reconciliation.State.DONE
+    floor.turn(5)
+    floor.world.wait(600)
+    assert reconciled(floor).state == Reconciliation.State.DONE
+    assert not Break.objects.exclude(state="closed").exists()
+    ids = list(Execution.objects.values_list("broker_execution_id", flat=True))
+    assert len(ids) == len(set(ids))
+    floor.agrees()
+
+
+def test_c05_an_empty_answer_is_a_fault_and_not_a_flat_book(floor: Floor) -> None:
+    """The broker says that nothing is held, owned or open: the run fails, nothing is booked, nothing is closed."""
+    [filled, resting] = floor.place("buy 10 AAPL", "buy 5 AAPL limit 90")
+    floor.turn(2)
+    floor.world.wait(600)
+    floor.near.lies.empty_lists = True
+    run = reconciled(floor)
+    assert (run.state, run.failure) == (Reconciliation.State.FAILED, "answer_empty")
+    assert not Break.objects.exists()
+    assert Position.objects.get().quantity == 10
+    assert (floor.order(filled).status, floor.order(resting).status) == ("filled", "new")
+    floor.near.lies.empty_lists = False
+    assert reconciled(floor).state == Reconciliation.State.DONE
     floor.agrees()

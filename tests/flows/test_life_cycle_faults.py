@@ -19,8 +19,10 @@ from oms import monitoring
 from oms.kernel.actor import Actor
 from orders import operations
 from orders.models import Execution, ParkedReport, Submission
+from orders.operations import manual, resolving
+from orders.operations.reconciling import reconcile
 from portfolio import settlement
-from portfolio.models import CashBalance, LedgerTransaction, Position, Settlement
+from portfolio.models import Break, CashBalance, LedgerTransaction, Position, Settlement
 from risk.models import Halt
 from tests.conftest import Desk
 from tests.flows.floor import Floor
@@ -282,7 +284,7 @@ class TestByItself:
         floor.desk.holds()
 
     def test_b12_an_execution_of_an_order_that_nobody_here_sent(self, floor: Floor) -> None:
-        """It is kept, and stands among the exceptions within 5 s; not dropped, not counted for another order."""
+        """It is kept, and stands among the exceptions within 5 s; the next run shows it as a break, from which it is adopted."""
         by_hand = Message(
             kind="new", client_order_id="by-hand", account="A1", symbol="AAPL", side="buy", quantity=Decimal(7),
             order_type="market", time_in_force="day",
@@ -294,6 +296,16 @@ class TestByItself:
         told = [e for e in monitoring.exceptions(at=floor.at) if e["kind"] == "parked_report"]
         assert len(told) == 2
         assert position() == 0
+        floor.world.wait(600)
+        run = reconcile("NEAR", actor=OPS, clock=floor.world.clock)
+        assert run.state == run.State.DONE
+        [missing] = Break.objects.filter(kind="missing_fill")
+        actors = [floor.desk.actor(p) for p in (floor.desk.oona, floor.desk.omar)]
+        approval = resolving.propose(missing.id, "adopt", reason="a dealer's", actor=actors[0], at=floor.at)
+        manual.decide(approval.object_id, "approve", reason="called them", actor=actors[1], at=floor.at)
+        assert position() == 7
+        assert Execution.objects.get().order.origin == "external"
+        floor.desk.holds()
 
     @pytest.mark.parametrize(
         ("price", "quantity", "fees", "cash"),

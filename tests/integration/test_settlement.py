@@ -1,4 +1,7 @@
-"""Settlements: one for each trade in force, from its booking until everything has changed hands."""
+"""Settlements: one for each trade in force, from its booking until everything has changed hands.
+
+B19 of the catalogue of failures (docs/faults.md) is told here: a delivery fails, comes in part, or moves to another day.
+"""
 
 from dataclasses import replace
 from datetime import date, timedelta
@@ -107,7 +110,7 @@ class TestMarks:
         book(desk, bought)
         return bought
 
-    def test_a_failed_delivery_waits_and_shows_among_the_exceptions(self, desk: Desk) -> None:
+    def test_b19_a_failed_delivery_waits_and_shows_among_the_exceptions(self, desk: Desk) -> None:
         trade = self.make(desk).source_id
         status, body = mark(desk, trade, state="failed")
         assert (status, body["state"]) == (200, "failed")
@@ -120,7 +123,7 @@ class TestMarks:
         assert mark(desk, trade, state="settled")[1]["settled_amount"] == "-1001"
         assert broken() == []
 
-    def test_a_part_settles_its_share_of_the_cash(self, desk: Desk) -> None:
+    def test_b19_a_part_settles_its_share_of_the_cash(self, desk: Desk) -> None:
         trade = self.make(desk).source_id
         status, body = mark(desk, trade, state="partial", quantity="4")
         assert (status, body["settled_quantity"], body["settled_amount"]) == (200, "4", "-400.4")
