@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ CURVE_DAYS, CURVE_DAYS_MIN, CURVE_PARTS_MAX = 20, 5, 48
 """Over how many days a volume curve is averaged, and how many of them must be known for it to count."""
 
 T = TypeVar("T")
+_volumes: dict[date, dict[int, Decimal]] = {}
 _calendars: dict[str, tuple[float, Calendar | None]] = {}
 _cache: dict[str, tuple[float, Any]] = {}
 
@@ -45,6 +46,7 @@ def forget_cache() -> None:
     """Drop what this process remembers, for the operation that has just changed it."""
     _cache.clear()
     _calendars.clear()
+    _volumes.clear()
 
 
 def instruments() -> dict[int, InstrumentRef]:
@@ -223,6 +225,34 @@ def usual_volumes(instrument_id: int, start: datetime, end: datetime) -> list[De
         return []
     volumes = {part: volume for part, volume, _ in found}
     return [volumes.get(i, ZERO) for i in range(parts)]
+
+
+def daily_volumes(at: datetime) -> dict[int, Decimal]:
+    """Return what is traded of instruments in a day, on the average of the last days known; as far as anybody told."""
+    known = _volumes.get(at.date())
+    if known is None:
+        found = sql.run(
+            "SELECT instrument_id, sum(volume) / count(DISTINCT (at AT TIME ZONE 'UTC')::date) FROM brokers_bar "
+            "WHERE at >= %s AND at < %s AND volume > 0 GROUP BY 1",
+            [at.date() - timedelta(days=CURVE_DAYS), at.date()],
+        )
+        known = dict(found.fetchall())
+        _volumes.clear()
+        _volumes[at.date()] = known
+    return known
+
+
+def mids_at(wanted: Sequence[tuple[int, datetime]], within: timedelta) -> list[Decimal | None]:
+    """Return the mids of (instrument id, time) pairs that were in force then, None where no tick so young is kept."""
+    if not wanted:
+        return []
+    found = sql.run(
+        "SELECT (SELECT (t.bid + t.ask) / 2 FROM brokers_quotetick t WHERE t.instrument_id = u.id AND t.at <= u.at "
+        "AND t.at > u.at - %s ORDER BY t.at DESC LIMIT 1) "
+        "FROM unnest(%s::bigint[], %s::timestamptz[]) WITH ORDINALITY u(id, at, n) ORDER BY u.n",
+        [within, [i for i, _ in wanted], [t for _, t in wanted]],
+    )
+    return [mid for (mid,) in found]
 
 
 def health() -> list[dict[str, Any]]:

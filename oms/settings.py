@@ -243,6 +243,8 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": RECONCILE_SECONDS,
         "options": {"expires": RECONCILE_SECONDS / 2},
     },
+    "measure": {"task": "analytics.measure", "schedule": 30.0, "options": {"expires": 25}},
+    "watch-costs": {"task": "analytics.watch", "schedule": 3600.0, "options": {"expires": 1800}},
     "checkpoint": {"task": "journal.checkpoint", "schedule": 60.0, "options": {"expires": 30}},
 }
 

@@ -7,7 +7,6 @@ import pytest
 from tests.oracles.reading import FOLDER
 
 WAITING = {
-    "tca.json": "until execution quality is measured",
     "rebalance.json": "until rebalances are planned from published cases",
 }
 
