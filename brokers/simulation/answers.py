@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from math import ceil
+from typing import Any, TypeVar
 
 import msgspec
 
 from brokers.simulation import wire
-from brokers.simulation.book import Order
+from brokers.simulation.book import Execution, Order
 from brokers.simulation.knobs import Lies
 from brokers.simulation.venue import Venue
 from brokers.simulation.wire import Answer, Report, Request
+
+T = TypeVar("T")
 
 
 def reply(venue: Venue, request: Request, at: datetime, *, expired: bool = False) -> dict[str, Any]:
@@ -29,17 +32,53 @@ def reply(venue: Venue, request: Request, at: datetime, *, expired: bool = False
         case "look_up":
             told["orders"] = _look_up(venue, request.ids, at)
         case "open_orders":
-            shown = [] if venue.lies.empty_lists else list(venue.book.open.values())
-            told["orders"] = [state_of(o) for o in shown if venue.visible(o, at)]
+            shown = [o for o in venue.book.open.values() if venue.visible(o, at) and o.created_at <= _as_of(venue, at)]
+            told["orders"] = [state_of(o) for o in _shortened(venue, shown)]
         case "executions":
             since = request.since or datetime.min.replace(tzinfo=at.tzinfo)
-            told["reports"] = [] if venue.lies.empty_lists else venue.executions_since(since, at)
+            reports = [r for r in venue.executions_since(since, at) if r.executed_at <= _as_of(venue, at)]
+            told["reports"] = _shortened(venue, reports)
         case "positions":
-            told["rows"] = [] if venue.lies.empty_lists else _rows(venue.book.positions.items())
+            told["rows"] = _shortened(venue, _rows(_positions(venue, at).items()))
         case "cash":
-            told["rows"] = [] if venue.lies.empty_lists else _rows(venue.book.cash.items())
+            told["rows"] = _shortened(venue, _rows(_cash(venue, at).items()))
         case _:
             told["error"] = f"unknown request {request.op}"
+    return told
+
+
+def _as_of(venue: Venue, at: datetime) -> datetime:
+    """Return the time that lists are told for: now, unless the venue lies."""
+    return at - timedelta(seconds=venue.lies.stale_seconds)
+
+
+def _shortened(venue: Venue, rows: list[T]) -> list[T]:
+    """Return a list, or what a lie leaves of it."""
+    if venue.lies.empty_lists:
+        return []
+    return rows[: ceil(len(rows) * (1 - venue.lies.shrink))]
+
+
+def _since(venue: Venue, at: datetime) -> list[Execution]:
+    """Return what a stale answer doesn't know yet."""
+    then = _as_of(venue, at)
+    return [e for e in venue.living() if e.executed_at > then] if then < at else []
+
+
+def _positions(venue: Venue, at: datetime) -> dict[tuple[str, str], Decimal]:
+    told = dict(venue.book.positions)
+    for e in _since(venue, at):
+        told[e.order.account, e.order.symbol] -= e.quantity if e.order.buys else -e.quantity
+    for account, symbol in list(told):
+        told[account, symbol] += venue.lies.wrong_positions.get(symbol, Decimal(0))
+    return told
+
+
+def _cash(venue: Venue, at: datetime) -> dict[tuple[str, str], Decimal]:
+    told = dict(venue.book.cash)
+    for e in _since(venue, at):
+        signed = e.quantity if e.order.buys else -e.quantity
+        told[e.order.account, venue.instruments[e.order.symbol].currency] += signed * e.price + e.fees
     return told
 
 

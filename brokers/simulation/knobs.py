@@ -40,6 +40,9 @@ class Lies(Struct, forbid_unknown_fields=True):
     overfill: float = 0.0  # execute one lot more than was asked
     silence: bool = False  # keep connections, act on nothing, answer nothing
     empty_lists: bool = False  # say that nothing is open, held or owned
+    shrink: float = 0.0  # leave out this part of every list
+    stale_seconds: float = 0.0  # answer lists as things stood so long ago
+    wrong_positions: dict[str, Decimal] = {}  # symbol to what is told beside the truth
     down: bool = False  # refuse connections
 
 

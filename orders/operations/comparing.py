@@ -34,6 +34,8 @@ DESK = "desk-"
 """What our own ids of executions begin with: entered by hand, no broker has them."""
 ALIKE = timedelta(days=1)
 """How far apart in time a fill entered by hand and the broker's own may lie and be the same."""
+REUSED = timedelta(hours=12)
+"""Further apart than this, two executions of one id are two: the broker begins its numbers anew each day."""
 ORDERS_MAX = 200_000
 
 
@@ -137,14 +139,18 @@ def compare_fills(
         if row[5] is None:
             continue
         mine, other = _sides(row)
-        if mine and other:
+        if mine and other and abs(mine.at - other.at) > REUSED:
+            theirs.append(other._replace(reference=of_the_day(other.reference, other.at)))
+            if not _told_then(statement, mine):
+                ours.append(mine)
+        elif mine and other:
             pairs.append((mine, other))
         elif mine:
             ours.append(mine)
         elif other:
             theirs.append(other)
     ours = _with_instruments(ours)
-    pairs += _pair_versions(broker_id, ours, theirs)
+    pairs += _pair_versions(broker_id, ours, theirs) + _pair_days(ours, theirs)
     _pair_by_hand(broker_id, theirs)
     for mine, other in pairs:
         _judge_pair(done, mine, other, tolerances)
@@ -217,8 +223,37 @@ def _pair_versions(broker_id: int, ours: list[Fill], theirs: list[Fill]) -> list
         ).fetchall()
         for account_id, reference, side, quantity, price, fees, at, instrument_id, pk in known:
             other = waiting[account_id, reference]
-            pairs.append((Fill(account_id, reference, side, quantity, price, fees, at, instrument_id, "", pk), other))
             theirs.remove(other)
+            ours[:] = [f for f in ours if f.id != pk]
+            if abs(at - other.at) > REUSED:
+                theirs.append(other._replace(reference=of_the_day(reference, other.at)))
+                continue
+            pairs.append((Fill(account_id, reference, side, quantity, price, fees, at, instrument_id, "", pk), other))
+    return pairs
+
+
+def of_the_day(reference: str, at: datetime) -> str:
+    """Return the id that an execution is adopted under where the broker has used its own for another before."""
+    return f"{reference[:55]}@{at:%Y%m%d}"
+
+
+def _told_then(statement: Statement, mine: Fill) -> bool:
+    """Tell whether a statement has a fill of ours under its id at its own time as well."""
+    found = sql.run(
+        "SELECT 1 FROM portfolio_statementline WHERE statement_id = %s AND section = 'fill' AND account_id = %s "
+        "AND reference = %s AND at BETWEEN %s AND %s LIMIT 1",
+        [statement.id, mine.account_id, mine.reference, mine.at - REUSED, mine.at + REUSED],
+    )
+    return found.fetchone() is not None
+
+
+def _pair_days(ours: list[Fill], theirs: list[Fill]) -> list[tuple[Fill, Fill]]:
+    """Take out of both sides what was adopted under an id of its day."""
+    named = {(f.account_id, f.reference): f for f in ours}
+    pairs = [(mine, f) for f in theirs if (mine := named.get((f.account_id, f.reference)))]
+    for mine, other in pairs:
+        ours.remove(mine)
+        theirs.remove(other)
     return pairs
 
 

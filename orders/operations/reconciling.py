@@ -179,15 +179,15 @@ def _ask(broker: BrokerRef, *, actor: Actor, clock: Callable[[], datetime]) -> _
         positions, cash, as_of = adapter.positions(), adapter.cash(), clock()
         new = unknown_here(broker.id, fills)
         adopted = sum(apply(broker.id, batch, actor=actor, at=as_of) for batch in chunks(new, REPORTS_MAX))
-        adopted += _look_up_lost(broker, adapter, orders, since, actor=actor, at=as_of)
+        found_fills, found_orders = _look_up_lost(broker, adapter, orders, since, actor=actor, at=as_of)
     except BrokerUnavailable as error:
         raise _Failed("unavailable", str(error)) from error
     except (ValueError, KeyError) as error:
         raise _Failed("unavailable", f"The broker's adapter can't be made: {error}") from error
-    lines = list(_lines(broker.id, fills, orders, positions, cash))
+    lines = list(_lines(broker.id, fills, [*orders, *found_orders], positions, cash))
     name = f"answers of {broker.code}"
     statement = stage(broker.id, lines, name=name, since=since, as_of=as_of, actor=actor, at=as_of)
-    said = _Said(dict.fromkeys(SECTIONS, statement), Statement.Source.ADAPTER, adopted=adopted)
+    said = _Said(dict.fromkeys(SECTIONS, statement), Statement.Source.ADAPTER, adopted=adopted + found_fills)
     said.basis = dict.fromkeys(SECTIONS, TRADE_DATE)
     return said
 
@@ -208,20 +208,25 @@ def _look_up_lost(
     *,
     actor: Actor,
     at: datetime,
-) -> int:
-    """Ask about what works here and is not in the broker's list, and apply what it tells; return the fills that were new."""
+) -> tuple[int, list[OrderState]]:
+    """Ask about what works here and is not in the broker's list; apply what it tells of those that stand otherwise.
+
+    Returns the fills that were new, and the orders that it knows after all.
+    """
     named = {o.client_order_id for o in orders} | {o.broker_order_id for o in orders}
-    lost = [
-        w.client_order_id
+    lost = {
+        w.client_order_id: w
         for w in working_here(broker.id)
         if not w.undecided and w.client_order_id and not {w.client_order_id, w.broker_order_id} & named
-    ]
-    adopted = 0
-    for batch in chunks(lost, max(1, adapter.capabilities.batch_max)):
-        reports = [r for answer in adapter.look_up(batch, since=since) for r in answer.reports]
-        for part in chunks(reports, REPORTS_MAX):
+    }
+    adopted, found = 0, []
+    for batch in chunks(list(lost), max(1, adapter.capabilities.batch_max)):
+        answers = adapter.look_up(batch, since=since)
+        found += [a.found for a in answers if a.found is not None and a.found.leaves_quantity > 0]
+        differing = [a for a in answers if a.found and a.found.leaves_quantity != lost[a.client_order_id].leaves]
+        for part in chunks([r for a in differing for r in a.reports], REPORTS_MAX):
             adopted += apply(broker.id, part, actor=actor, at=at)
-    return adopted
+    return adopted, found
 
 
 def _lines(

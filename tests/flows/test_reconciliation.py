@@ -238,6 +238,26 @@ class TestBreaks:
         desk.holds()
 
 
+def test_c07_an_id_that_the_broker_uses_again_is_another_fill(house: Recon) -> None:
+    house.at -= timedelta(days=2)
+    old = house.fill("buy 10 AAPL", "E1")
+    house.at += timedelta(days=2)
+    house.fill("buy 5 AAPL", "E1", told=False)
+    house.near.held = [("A1", "AAPL", Decimal(15))]
+    house.near.owned = [("A1", "USD", Decimal(-1500))]
+    house.run()
+    [row] = house.open(kind="missing_fill")
+    assert (row.subject.partition("@")[0], row.theirs) == ("E1", 5)
+    house.near.fills.remove(old)
+    house.run(60)
+    assert [b.kind for b in house.open() if b.kind.endswith("fill")] == ["missing_fill", "unknown_fill"]
+    house.near.fills.insert(0, old)
+    house.resolve(house.open(kind="missing_fill")[0], "adopt")
+    house.run(90)
+    assert (house.open(), Position.objects.get().quantity) == ([], 15)
+    house.desk.holds()
+
+
 class TestDistrust:
     def test_c05_an_empty_answer_is_a_failure_and_changes_nothing(self, house: Recon) -> None:
         house.fill("buy 10 AAPL", "X1")

@@ -18,6 +18,11 @@ from oms.kernel.actor import Actor
 from oms.runtime.commands import actor_named, add_options, tell
 from oms.runtime.transactions import in_transaction
 from orders import cache
+from risk.domain.scopes import Scope
+from risk.operations import engage_halt
+
+RECOVER = "restored from a copy of {at}: reconcile with every broker, then another person releases this"
+"""What happened since is at the brokers alone: nobody trades on books that don't know of it."""
 
 
 class Command(BaseCommand):
@@ -44,7 +49,9 @@ class Command(BaseCommand):
             raise CommandError(str(error).strip(), returncode=2) from error
         if not options["dry_run"] and not options["drill"]:
             cache.forget_all()
-            _tell_journal(file, manifest["sha256"], actor=actor_named(options["user"]), at=datetime.now(UTC))
+            actor, at = actor_named(options["user"]), datetime.now(UTC)
+            _tell_journal(file, manifest["sha256"], actor=actor, at=at)
+            engage_halt(Scope("all"), reason=RECOVER.format(at=manifest["at"]), actor=actor, at=at)
         told = {"file": str(file), "at": manifest["at"], "drill": options["drill"], "dry_run": options["dry_run"]}
         done = "could be restored" if options["drill"] else "is restored"
         sentence = f"{file} of {manifest['at']} " + (
