@@ -1,6 +1,7 @@
 """The orders app."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class OrdersConfig(AppConfig):
@@ -8,3 +9,9 @@ class OrdersConfig(AppConfig):
 
     name = "orders"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Let the build that migrates the database be the one that sends."""
+        from orders.operations.building import release_build  # noqa: PLC0415 - models must be loaded first
+
+        post_migrate.connect(release_build, sender=self, dispatch_uid="release_build")

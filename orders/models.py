@@ -267,6 +267,16 @@ class Trigger(models.Model):
         return f"{self.kind} {self.order_id}"
 
 
+class Build(models.Model):
+    """A build of the code that was released; the newest one alone may send. See `oms.runtime.build`."""
+
+    build = models.CharField(max_length=64)
+    released_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.build
+
+
 class Wait(models.Model):
     """A held order that would trade with another of its account, and waits until that one is provably gone."""
 

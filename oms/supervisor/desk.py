@@ -13,6 +13,7 @@ import psycopg
 
 from oms.bootstrap import ROOT
 from oms.launch import environment
+from oms.runtime.build import hash_of
 from oms.servers import Lease, attach_or_start
 from oms.servers.discovery import note, stop
 from oms.servers.process import tail
@@ -93,7 +94,10 @@ class Desk:
         self.options, self.data, self.lease, self.hurry = options, data, lease, hurry
         self.logs = data / "log"
         sessions = {"OMS_SESSIONS": "1"} if options.sessions else {}
-        self.env = os.environ | environment(data, lease.urls) | sessions | {"OMS_SUPERVISED": "1"}
+        build = {
+            "OMS_BUILD": os.environ.get("OMS_BUILD") or hash_of(ROOT)
+        }  # who is restarted is still this desk's build
+        self.env = os.environ | environment(data, lease.urls) | sessions | build | {"OMS_SUPERVISED": "1"}
         self.demo = not options.no_demo and self.env["OMS_ENV"] == "demo"
         self.children: dict[str, Child] = {}
         self.roster = Roster(lease.urls.database_url)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.db import IntegrityError
 
 from brokers import queries as brokers
@@ -40,17 +41,21 @@ from portfolio import queries as portfolio
 from portfolio.models import Account, Strategy
 from risk import operations as risk
 from risk.domain.intents import Intent
+from risk.domain.scopes import Scope
 from risk.domain.selftrade import Prevented
 from risk.queries import halted_brokers
 from routing import operations as routing
 from routing.domain.candidates import RouteRequest
 
 BATCH_MAX = 1_000
+CEILINGS = ("children_within_order", "messages_within_order")
+"""Constraints by which the database compares what goes out with what came in."""
 KEY_LENGTH_MAX = 128
 KEY_RACES_MAX = 8
 """How often a batch may lose to others that use one of its keys at the same moment."""
 PARTS = ("display_quantity", "min_quantity")
 """What a broker must be able to do with a part of the quantity."""
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +112,24 @@ def place(tickets: Sequence[Ticket | Request], *, actor: Actor, at: datetime) ->
         try:
             return _place(requests, at=at)
         except IntegrityError as error:
+            if any(ceiling in str(error) for ceiling in CEILINGS):
+                _stop_what_overruns(requests, error, at=at)
             # Two requests of one user raced with one key on two accounts: the second try finds the first's order.
             if "idempotency_key_unique" not in str(error):
                 raise
     raise Refused("idempotency_conflict", "The key was used by another request at the same moment.")
+
+
+def _stop_what_overruns(requests: Sequence[Request], error: Exception, *, at: datetime) -> None:
+    """Halt the accounts of a batch of which more would have gone out than came in: the desk itself is broken.
+
+    Nothing of the batch stands. Raises `Refused` (beyond_order).
+    """
+    log.critical("beyond_order", error=str(error).partition("\n")[0])
+    for code in sorted({r.ticket.account for r in requests}):
+        reason = "More would have been sent than was asked for; the desk's code is at fault."
+        risk.engage_halt(Scope("account", code), mode="halt", reason=reason, actor=Actor.system("ceiling"), at=at)
+    raise Refused("beyond_order", "The desk would have sent more than was asked for; the account is halted.")
 
 
 @in_transaction

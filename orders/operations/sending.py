@@ -38,9 +38,11 @@ from oms.kernel.decimals import ZERO, text
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
 from oms.runtime import arrays, crash, sql
+from oms.runtime.build import build_id
 from oms.runtime.transactions import in_transaction
 from orders.models import Submission
 from orders.operations import reporting
+from orders.operations.building import QUIET_SECONDS, OtherBuild
 from orders.operations.judging import JOINED, JUDGED_SECONDS, judge_again
 from orders.operations.recording import lock_book, refold, write
 from orders.operations.reporting import apply
@@ -105,6 +107,10 @@ def _claim_statement(*, halts: bool) -> str:
     """
 
 
+_FENCES = (
+    "SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL), "
+    "(SELECT build FROM orders_build ORDER BY id DESC LIMIT 1)"
+)
 _CLAIM = {halts: _claim_statement(halts=halts) for halts in (False, True)}
 
 
@@ -138,7 +144,11 @@ def sending(
     size = min(CLAIM_MAX, adapter.capabilities.batch_max)
     # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
     deadline = monotonic() + CALL_SECONDS_MAX
-    claimed = claim(broker, owner=owner, limit=size, at=clock())
+    try:
+        claimed = claim(broker, owner=owner, limit=size, at=clock())
+    except OtherBuild as fenced:
+        _tell_of_fence(str(fenced))
+        return 0
     if not claimed and judge_again(broker, at=clock()):
         claimed = claim(broker, owner=owner, limit=size, at=clock())
     if not claimed:
@@ -152,17 +162,31 @@ def sending(
     return len(claimed)
 
 
+def _tell_of_fence(detail: str) -> None:
+    """Say that this process sends nothing, and not with every doorbell."""
+    now = time.monotonic()
+    if now - _said.get("fence", -QUIET_SECONDS) >= QUIET_SECONDS:
+        _said["fence"] = now
+        log.error("fenced_out", detail=detail)
+
+
+_said: dict[str, float] = {}
+
+
 @in_transaction
 def claim(broker: BrokerRef, *, owner: str, limit: int, at: datetime) -> list[Claimed]:
     """Take due submissions of a broker, cancels first, and mark them `sent`: from here on they may have arrived.
 
-    Under the shared halt lock, so that no claim straddles the engaging of a halt.
+    Under the shared halt lock, so that no claim straddles the engaging of a halt. Raises `OtherBuild` where the code that runs
+    here is not the released one.
     """
     cancels_only = not brokers.brokers().get(broker.id, broker).enabled
     with sql.pipeline():
         sql.run("SELECT pg_advisory_xact_lock_shared(%s)", [HALT_LOCK])
         # A statement of its own: its snapshot is younger than the lock, so it sees every halt that could come before us.
-        [halts] = sql.run("SELECT EXISTS (SELECT 1 FROM risk_halt WHERE released_at IS NULL)").fetchall()[0]
+        halts, released = sql.run(_FENCES).fetchall()[0]
+        if released != build_id():
+            raise OtherBuild(f"{released} is released, this is {build_id()}")
         rate = capabilities_of(broker.adapter, broker.settings).orders_per_second
         limit, others = _within_budget(broker, rate, limit, at) if rate else (limit, limit)
         wanted = {
