@@ -8,11 +8,16 @@ from hashlib import sha256
 
 from brokers import queries
 from brokers.domain.reference import InstrumentRef
-from brokers.models import RawMessage, TradingSession
-from oms.kernel import decimals
-from oms.kernel.errors import Invalid, InvalidFields
+from brokers.models import Instrument, Listing, RawMessage, TradingSession
+from oms.journal import operations as journal
+from oms.journal.domain import SYSTEM_STREAM, Entry
+from oms.kernel import decimals, json
+from oms.kernel.actor import Actor
+from oms.kernel.errors import Conflict, Invalid, InvalidFields
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
+from oms.runtime.constraints import refine
+from oms.runtime.transactions import after_commit, require_transaction
 
 BREAKER_FAILURES = 3
 BREAKER_SECONDS = 5.0
@@ -239,3 +244,35 @@ def note_sending(broker_id: int, *, reached: bool, ack_ms: float | None, at: dat
             "until": at + timedelta(seconds=BREAKER_SECONDS),
         },
     )
+
+
+def rename(instrument_id: int, *, to: str, actor: Actor, at: datetime) -> None:
+    """Give an instrument another symbol, and to its listings that bore the old one; all that is booked stays with it.
+
+    Raises `Conflict` for a symbol that is taken.
+    """
+    require_transaction()
+    instrument = Instrument.objects.select_for_update().get(pk=instrument_id)
+    old = instrument.symbol
+    with refine(brokers_instrument_symbol_key=Conflict("symbol_taken", "There is an instrument of that symbol.")):
+        instrument.symbol = to
+        instrument.save(update_fields=["symbol"])
+    Listing.objects.filter(instrument_id=instrument_id, symbol=old).update(symbol=to)
+    _tell(instrument_id, "instrument.renamed", {"before": old, "after": to}, actor=actor, at=at)
+
+
+def set_active(instrument_id: int, *, active: bool, actor: Actor, at: datetime) -> None:
+    """Let an instrument be traded, or no longer."""
+    require_transaction()
+    instrument = Instrument.objects.select_for_update().get(pk=instrument_id)
+    if instrument.active != active:
+        instrument.active = active
+        instrument.save(update_fields=["active"])
+        _tell(instrument_id, "instrument.listed" if active else "instrument.delisted", {}, actor=actor, at=at)
+
+
+def _tell(instrument_id: int, kind: str, data: dict[str, str], *, actor: Actor, at: datetime) -> None:
+    body = json.dumps({"data": {"instrument": instrument_id, **data}})
+    journal.append([Entry(SYSTEM_STREAM, kind, str(instrument_id), body)], actor=actor, at=at)
+    queries.forget_cache()
+    after_commit(queries.forget_cache)

@@ -92,6 +92,7 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "min_quantity": order.instruction("min_quantity"),
         "reduce_only": order.instruction("reduce_only") is not None,
         "self_trade_prevention": order.instruction("self_trade_prevention"),
+        "do_not_reduce": order.instruction("do_not_reduce") == "true",
         "broker": names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
         "strategy": names.strategies[order.strategy_id] if order.strategy_id else None,
         "note": order.note,

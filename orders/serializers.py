@@ -98,6 +98,9 @@ class OrderIn(Strict):
     self_trade_prevention = serializers.ChoiceField(
         choices=SELF_TRADE_MODES, required=False, allow_null=True, help_text="Instead of the account's own mode."
     )
+    do_not_reduce = serializers.BooleanField(
+        required=False, default=False, help_text="Of gtc and gtd orders: a dividend doesn't lower the price."
+    )
     broker = serializers.RegexField(
         r"^[A-Za-z0-9_.:\-]{1,64}$", required=False, allow_null=True, help_text="Directed: no routing."
     )
@@ -192,6 +195,7 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     min_quantity = DecimalText(allow_null=True)
     reduce_only = serializers.BooleanField()
     self_trade_prevention = serializers.ChoiceField(choices=SELF_TRADE_MODES, allow_null=True)
+    do_not_reduce = serializers.BooleanField()
     broker = serializers.CharField(allow_null=True)
     strategy = serializers.CharField(allow_null=True)
     note = serializers.CharField(allow_blank=True)

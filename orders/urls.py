@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orders.api import halts, liquidations, manual, orders, reconciling
+from orders.api import corporate, halts, liquidations, manual, orders, reconciling
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -36,6 +36,8 @@ urlpatterns = [
     path("breaks/<str:id>/assign", reconciling.BreakAssign.as_view()),
     path("breaks/<str:id>/resolve", reconciling.BreakResolve.as_view()),
     path("breaks/<str:id>/reverse", reconciling.BreakReversal.as_view()),
+    path("corporate-actions/<str:id>/apply", corporate.CorporateActionApply.as_view()),
+    path("corporate-actions/<str:id>/reverse", corporate.CorporateActionReversal.as_view()),
     path("risk/approvals", manual.Approvals.as_view()),
     path("risk/halts", halts.Halts.as_view()),
     path("risk/liquidations", liquidations.Liquidations.as_view()),

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -33,6 +33,7 @@ from oms.runtime.rest import (
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
 from portfolio import corporate, operations, queries, settlement
+from portfolio.domain.entitlement import DUE_BILL, RETURN_CLAIM
 from portfolio.domain.matching import POOL, SAME_DAY, THIRTY_DAYS
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS
 from portfolio.domain.settling import MARKS, STATES
@@ -180,14 +181,50 @@ class SettlementIn(Strict):
     reason = serializers.CharField(max_length=150)
 
 
-class CorporateActionIn(Strict):
-    """What an issuer announced: `cash` per unit held when the ex date began. Other types are not carried out yet."""
+@extend_schema_field(
+    {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2, "examples": [[2, 1]]}
+)
+class RatioField(serializers.Field):  # type: ignore[type-arg]
+    """Two whole numbers: units after, for units before; or what comes, for what is held."""
 
-    type = serializers.ChoiceField(choices=[*corporate.TYPES, *corporate.NOT_YET])
+    def to_internal_value(self, data: Any) -> tuple[int, int]:
+        """Return the two."""
+        whole_numbers = isinstance(data, list) and len(data) == 2 and all(type(n) is int for n in data)
+        if not whole_numbers:
+            raise Invalid("not_a_ratio", "Send two whole numbers, for example [2, 1].", field=self.field_name or "")
+        return data[0], data[1]
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the two as a list."""
+        return list(value)
+
+
+class CorporateActionIn(Strict):
+    """What an issuer announced. Who held when the ex date began takes part.
+
+    `cash` is for one unit: of a `cash_dividend` or `return_of_capital`, the price in a `merger`, a `delisting` or of
+    `rights`. `ratio`: new units for old ones in a `split`, `reverse_split` or `merger`; what comes for what is held in a
+    `stock_dividend`, a `spin_off` or of `rights`. `target`: the instrument that comes. `cash_in_lieu`: what a whole unit of
+    it is worth where a fraction is paid for. `cost_share`: of the cost, what goes with a spin-off; or `price` of what comes
+    and `own_price` after it. `elections`: how many units accounts subscribe to, where not to all that they may.
+    """
+
+    type = serializers.ChoiceField(choices=corporate.TYPES)
     symbol = serializers.CharField(max_length=32)
-    cash = DecimalText(positive=True, required=False, default=None)
+    ratio = RatioField(required=False, default=None)
+    cash = DecimalText(required=False, default=None)
     currency = serializers.RegexField(r"^[A-Z]{3,12}$", required=False, default=None, allow_null=True)
-    ex_date = serializers.DateField()
+    target = serializers.CharField(max_length=32, required=False, default="")
+    cash_in_lieu = DecimalText(required=False, default=None)
+    cost_share = DecimalText(required=False, default=None)
+    price = DecimalText(positive=True, required=False, default=None)
+    own_price = DecimalText(positive=True, required=False, default=None)
+    new_symbol = serializers.RegexField(r"^[A-Z0-9./_-]{1,32}$", required=False, default="")
+    elections = serializers.DictField(child=DecimalText(), required=False, default=dict)
+    declared_on = serializers.DateField(required=False, default=None, allow_null=True)
+    ex_date = serializers.DateField(
+        required=False, default=None, allow_null=True, help_text="From the record date by the market's cycle if absent."
+    )
     record_date = serializers.DateField(required=False, default=None, allow_null=True)
     pay_date = serializers.DateField(required=False, default=None, allow_null=True, help_text="The ex date if absent.")
 
@@ -202,8 +239,16 @@ class CorporateActionOut(serializers.Serializer):  # type: ignore[type-arg]
     id = serializers.UUIDField()
     type = serializers.ChoiceField(choices=corporate.TYPES)
     symbol = serializers.CharField()
-    cash = DecimalText()
+    ratio = RatioField(allow_null=True)
+    cash = DecimalText(allow_null=True)
     currency = serializers.CharField()
+    target = serializers.CharField(allow_null=True)
+    cash_in_lieu = DecimalText(allow_null=True)
+    cost_share = DecimalText(allow_null=True)
+    price = DecimalText(allow_null=True)
+    new_symbol = serializers.CharField(allow_blank=True, help_text="The old one once it is applied.")
+    elections = serializers.DictField(child=DecimalText())
+    declared_on = serializers.DateField(allow_null=True)
     ex_date = serializers.DateField()
     record_date = serializers.DateField(allow_null=True)
     pay_date = serializers.DateField()
@@ -213,14 +258,33 @@ class CorporateActionOut(serializers.Serializer):  # type: ignore[type-arg]
     applied_at = serializers.DateTimeField(allow_null=True)
 
 
+class UnitsOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Units that come, or go below zero."""
+
+    symbol = serializers.CharField()
+    quantity = DecimalText()
+
+
+class ClaimOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Trades around the ex date whose delivery the register misses: a `due_bill` passes it on to the buyer, a
+    `return_claim` gives it back to the seller."""
+
+    kind = serializers.ChoiceField(choices=[DUE_BILL, RETURN_CLAIM])
+    quantity = DecimalText()
+
+
 class EntitlementOut(serializers.Serializer):  # type: ignore[type-arg]
-    """What an account is entitled to; `posted` is what it has got so far, before this call."""
+    """What an account is entitled to: cash as `amount`, below zero where it pays, `units`, and what of it is `gain`.
+    `posted` is the cash it has got so far, before this call."""
 
     account = serializers.CharField()
-    quantity = DecimalText()
+    quantity = DecimalText(help_text="Held when the ex date began.")
     amount = DecimalText()
     posted = DecimalText()
     currency = serializers.CharField()
+    units = UnitsOut(many=True)
+    gain = DecimalText()
+    claims = ClaimOut(many=True)
 
 
 class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -521,7 +585,8 @@ class Grants(Api):
         return Response({"account": code, "user": body["user"], "expires_at": row.expires_at}, status=201)
 
 
-def _entitlements(due: list[corporate.Due]) -> dict[str, Any]:
+def entitlements_out(due: list[corporate.Due]) -> dict[str, Any]:
+    """Return what accounts are entitled to, as a list in the REST shape."""
     return whole(
         [
             {
@@ -530,6 +595,9 @@ def _entitlements(due: list[corporate.Due]) -> dict[str, Any]:
                 "amount": text(d.amount),
                 "posted": text(d.posted),
                 "currency": d.currency,
+                "units": [{"symbol": s, "quantity": text(q)} for s, q in sorted(d.units.items())],
+                "gain": text(d.gain),
+                "claims": [{"kind": k, "quantity": text(q)} for k, q in sorted(d.claims.items())],
             }
             for d in due
         ]
@@ -553,7 +621,8 @@ class CorporateActions(Api):
     def post(self, request: Request) -> Response:
         """Record what an issuer announced; nothing is booked before it is applied."""
         body = body_of(request, CorporateActionIn)
-        action = corporate.announce(**body, actor=actor_of(request), at=self.now())
+        told = corporate.Announcement(**body)
+        action = corporate.announce(told, actor=actor_of(request), at=self.now())
         return Response(queries.corporate_action_out(action), status=201)
 
 
@@ -562,33 +631,8 @@ class CorporateActionPreview(Api):
 
     permission_classes = [acting("ops")]
 
-    @extend_schema(request=NothingIn, responses={200: listed(EntitlementOut), **problems(400, 404)})
+    @extend_schema(request=NothingIn, responses={200: listed(EntitlementOut), **problems(400, 404, 409)})
     def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Show what every account is entitled to, and change nothing."""
         body_of(request, NothingIn)
-        return Response(_entitlements(corporate.preview(queries.corporate_action(parse_id(id)))))
-
-
-class CorporateActionApply(Api):
-    """POST corporate-actions/{id}/apply."""
-
-    permission_classes = [acting("ops")]
-
-    @extend_schema(request=NothingIn, responses={200: listed(EntitlementOut), **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
-        """Pay what accounts are entitled to and have not got; a repeat pays nothing twice."""
-        body_of(request, NothingIn)
-        return Response(_entitlements(corporate.apply(parse_id(id), actor=actor_of(request), at=self.now())))
-
-
-class CorporateActionReversal(Api):
-    """POST corporate-actions/{id}/reverse."""
-
-    permission_classes = [acting("ops")]
-
-    @extend_schema(request=ReasonIn, responses={200: CorporateActionOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
-        """Take back all that was paid."""
-        reason, at = body_of(request, ReasonIn)["reason"], self.now()
-        action = corporate.reverse(parse_id(id), reason=reason, actor=actor_of(request), at=at)
-        return Response(queries.corporate_action_out(action))
+        return Response(entitlements_out(corporate.preview(queries.corporate_action(parse_id(id)))))

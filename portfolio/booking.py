@@ -12,12 +12,14 @@ from oms.kernel.decimals import ZERO, money
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.transactions import require_transaction
+from portfolio.balances import add_cash, add_shares
 from portfolio.domain.fills import Fill
 from portfolio.domain.policies import IN_COST
 from portfolio.domain.posting import Line, fee_lines, trade_lines
 from portfolio.domain.versions import BUST, Folded, TradeRow, add, change, fold, match_again
 from portfolio.loading import State, load, trade_rows
 from portfolio.models import LedgerEntry, LedgerTransaction, Lot, Trade
+from portfolio.rematching import Kin, applied_actions, rematch, tied
 from portfolio.settlement import Instruction, instruct
 
 Pair = tuple[int, int]
@@ -91,7 +93,10 @@ def book(fills: Sequence[Fill], *, at: datetime) -> list[Pair]:
         pair = (fill.account_id, fill.instrument_id)
         states.setdefault(pair, State(*pair)).incoming.append(rows[fill.source_id])
     load(list(states.values()))
-    costs = _fold(states.values())
+    costs = _fold([s for s in states.values() if not (s.again and s.acted)])
+    acted = _kin([s for s in states.values() if s.again and s.acted])
+    if acted:
+        costs |= rematch(acted, at=at, note="trades that came late")[0]
     postings = [
         _posting(fill, rows, costs[fill.source_id], states[fill.account_id, fill.instrument_id]) for fill in fills
     ]
@@ -100,7 +105,18 @@ def book(fills: Sequence[Fill], *, at: datetime) -> list[Pair]:
     _write_positions(postings)
     _write_shares(postings)
     _write_cash(postings)
-    return sorted(states)
+    return sorted(states.keys() | {(k.account_id, i) for k in acted for i in k.instruments})
+
+
+def _kin(states: Sequence[State]) -> list[Kin]:
+    """Return the holdings to be matched again with all that corporate actions tie to them."""
+    found: dict[tuple[int, frozenset[int]], Kin] = {}
+    actions = applied_actions() if states else []
+    for state in states:
+        instruments, mine = tied(state.instrument_id, actions)
+        kin = found.setdefault((state.account_id, frozenset(instruments)), Kin(state.account_id, instruments, mine))
+        kin.incoming[state.instrument_id] = state.incoming
+    return list(found.values())
 
 
 def _rows(fills: Sequence[Fill]) -> dict[UUID, TradeRow]:
@@ -113,7 +129,15 @@ def _rows(fills: Sequence[Fill]) -> dict[UUID, TradeRow]:
             first = coming[first.ref_source_id]
         time = rows[first.ref_source_id].executed_at if first.ref_source_id else first.executed_at
         rows[fill.source_id] = TradeRow(
-            fill.source_id, fill.kind, fill.ref_source_id, time, fill.quantity, fill.price, fill.fees, fill.chosen
+            fill.source_id,
+            fill.kind,
+            fill.ref_source_id,
+            time,
+            fill.quantity,
+            fill.price,
+            fill.fees,
+            fill.chosen,
+            fill.broker_id,
         )
     return rows
 
@@ -255,13 +279,7 @@ def _write_shares(postings: Sequence[_Posting]) -> None:
     sums: dict[tuple[int, int, int], Decimal] = defaultdict(lambda: ZERO)
     for p in postings:
         sums[p.fill.account_id, p.fill.instrument_id, p.fill.broker_id] += p.quantity
-    keys = sorted(sums)
-    sql.run(
-        "INSERT INTO portfolio_brokerposition AS p (account_id, instrument_id, broker_id, quantity) "
-        "SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::numeric[]) "
-        "ON CONFLICT (account_id, instrument_id, broker_id) DO UPDATE SET quantity = p.quantity + EXCLUDED.quantity",
-        [[k[0] for k in keys], [k[1] for k in keys], [k[2] for k in keys], [sums[k] for k in keys]],
-    )
+    add_shares(sums)
 
 
 def _write_cash(postings: Sequence[_Posting]) -> None:
@@ -272,23 +290,3 @@ def _write_cash(postings: Sequence[_Posting]) -> None:
         for currency, amount in fill.other_fees:
             sums[fill.account_id, currency, fill.broker_id] -= money(amount)
     add_cash(sums)
-
-
-def add_cash(changes: Mapping[tuple[int, str, int | None], Decimal]) -> None:
-    """Add to cash balances by (account id, currency, id of the broker that has it or None); one statement."""
-    keys = sorted(changes, key=lambda k: (k[0], k[1], k[2] or 0))
-    sql.run(
-        """
-        WITH moved AS MATERIALIZED (
-          SELECT * FROM unnest(%s::bigint[], %s::varchar[], %s::bigint[], %s::numeric[]) m(account, currency, broker, amount)
-        ), there AS (
-          INSERT INTO portfolio_brokercash AS b (account_id, broker_id, currency, balance)
-          SELECT account, broker, currency, amount FROM moved WHERE broker IS NOT NULL
-          ON CONFLICT (account_id, currency, broker_id) DO UPDATE SET balance = b.balance + EXCLUDED.balance
-        )
-        INSERT INTO portfolio_cashbalance AS c (account_id, currency, balance)
-        SELECT account, currency, sum(amount) FROM moved GROUP BY account, currency ORDER BY account, currency
-        ON CONFLICT (account_id, currency) DO UPDATE SET balance = c.balance + EXCLUDED.balance
-        """,
-        [[k[0] for k in keys], [k[1] for k in keys], [k[2] for k in keys], [changes[k] for k in keys]],
-    )

@@ -6,10 +6,14 @@ _LIVE = (
 )
 
 PREDICATES = {
-    "I08 a broker's position is the sum of its live trades": f"""
+    "I08 a broker's position is the sum of its live trades and of what corporate actions made of them": f"""
         SELECT coalesce(p.instrument_id, f.instrument_id) FROM
           (SELECT account_id, broker_id, instrument_id, quantity AS q FROM portfolio_brokerposition) p
-        FULL JOIN (SELECT account_id, broker_id, instrument_id, sum(quantity) AS q FROM ({_LIVE}) t GROUP BY 1, 2, 3) f
+        FULL JOIN (SELECT account_id, broker_id, instrument_id, sum(quantity) AS q FROM (
+            SELECT account_id, broker_id, instrument_id, quantity FROM ({_LIVE}) t
+            UNION ALL SELECT e.account_id, e.broker_id, e.instrument_id, e.quantity FROM portfolio_ledgertransaction x
+            JOIN portfolio_ledgerentry e ON e.transaction_id = x.id AND e.quantity <> 0 WHERE x.source_kind = 'corporate'
+          ) moved GROUP BY 1, 2, 3) f
           USING (account_id, broker_id, instrument_id)
         WHERE coalesce(p.q, 0) <> coalesce(f.q, 0)""",
     "I08a a position is the sum of the brokers' parts and of its lots": """

@@ -21,7 +21,7 @@ from portfolio.domain.versions import TradeRow
 NONE = Policies()
 NEWEST = 8
 RAISE = 8
-_ROW = "t.id, t.kind, t.ref_id, t.executed_at, t.quantity, t.price, t.fees, t.chosen"
+_ROW = "t.id, t.kind, t.ref_id, t.executed_at, t.quantity, t.price, t.fees, t.chosen, t.broker_id"
 _LOT = "l.account_id, l.instrument_id, l.id, l.trade_id, l.opened_at, l.price, l.quantity, l.remaining, l.closed_at"
 
 
@@ -29,8 +29,9 @@ _LOT = "l.account_id, l.instrument_id, l.id, l.trade_id, l.opened_at, l.price, l
 class State:
     """One instrument of one account: what comes in, and what is booked from the earliest of it on.
 
-    `plain` holdings are matched first in, first out and nothing else: no policy was ever set and no lot chosen. Of the
-    others all trades are loaded into `later` where they are to be matched `again`, else all open lots.
+    `plain` holdings are matched first in, first out and nothing else: no policy was ever set, no lot chosen, and no
+    corporate action has changed them. Of the others all trades are loaded into `later` where they are to be matched
+    `again`, else all open lots. What is `acted` on and matched again is left to `portfolio.rematching`.
     """
 
     account_id: int
@@ -40,6 +41,7 @@ class State:
     cost: Decimal = ZERO
     plain: bool = True
     again: bool = False
+    acted: bool = False
     policies: Policies = NONE
     later: list[TradeRow] = field(default_factory=list)
     lots: dict[UUID, OpenLot] = field(default_factory=dict)
@@ -68,8 +70,8 @@ def trade_rows(ids: Sequence[UUID]) -> dict[UUID, TradeRow]:
 
 def row_of(values: Sequence[Any]) -> TradeRow:
     """Return a trade as `_ROW` spells it."""
-    *plain, chosen = values
-    return TradeRow(*plain, tuple(UUID(i) for i in json.loads(chosen)) if chosen else ())
+    *plain, chosen, broker = values
+    return TradeRow(*plain, tuple(UUID(i) for i in json.loads(chosen)) if chosen else (), broker)
 
 
 def load(states: Sequence[State]) -> None:
@@ -80,7 +82,7 @@ def load(states: Sequence[State]) -> None:
     _load_rewound_lots([s for s in plain if s.later])
     if others := [s for s in states if not s.plain]:
         _load_policies(others)
-        _load_all_trades([s for s in others if s.again])
+        _load_all_trades([s for s in others if s.again and not s.acted])
         _load_all_open_lots([s for s in others if not s.again])
 
 
@@ -101,8 +103,10 @@ def _load_policies(states: Sequence[State]) -> None:
     policies = policies_of(sorted({s.account_id for s in states}))
     for state in states:
         state.policies = policies.get(state.account_id, NONE)
-        state.again = bool(state.later) or any(
-            r.kind != "trade" or state.policies.at(r.executed_at).looks_around for r in state.incoming
+        state.again = (
+            state.again
+            or bool(state.later)
+            or any(r.kind != "trade" or state.policies.at(r.executed_at).looks_around for r in state.incoming)
         )
 
 
@@ -144,10 +148,13 @@ def _load_trades(states: Sequence[State]) -> None:
     limit, wanted = NEWEST, {(s.account_id, s.instrument_id): s for s in states}
     while wanted:
         found: dict[tuple[int, int], list[TradeRow]] = {k: [] for k in wanted}
-        for account, instrument, held, cost, ruled, *row in _newest_trades(list(wanted), limit):
+        for account, instrument, held, cost, ruled, adjusted, acted_on, *row in _newest_trades(list(wanted), limit):
             state = wanted[account, instrument]
             state.held, state.cost = held or ZERO, cost or ZERO
-            state.plain = not ruled and not any(r.chosen for r in state.incoming)
+            late = acted_on is not None and state.since.date() < acted_on
+            state.acted = bool(adjusted) or late
+            state.again = late
+            state.plain = not ruled and not state.acted and not any(r.chosen for r in state.incoming)
             if row[0] is not None:
                 found[account, instrument].append(row_of(row))
         short = {
@@ -162,10 +169,12 @@ def _newest_trades(keys: Sequence[tuple[int, int]], limit: int) -> list[tuple[An
     return sql.run(
         f"""
         SELECT u.a, u.i, p.quantity, p.cost,
-          p.lots_chosen OR ruled.found, {_ROW}
+          p.lots_chosen OR ruled.found, p.adjusted, acted.day, {_ROW}
         FROM unnest(%s::bigint[], %s::bigint[]) u(a, i)
-        LEFT JOIN LATERAL (SELECT quantity, cost, lots_chosen FROM portfolio_position WHERE account_id = u.a AND instrument_id = u.i) p ON true
+        LEFT JOIN LATERAL (SELECT quantity, cost, lots_chosen, adjusted FROM portfolio_position WHERE account_id = u.a AND instrument_id = u.i) p ON true
         LEFT JOIN LATERAL (SELECT true AS found FROM portfolio_lotpolicy WHERE account_id = u.a LIMIT 1) ruled ON true
+        LEFT JOIN LATERAL (SELECT max(ex_date) AS day FROM portfolio_corporateaction WHERE (instrument_id = u.i OR target_id = u.i)
+                           AND state = 'applied' AND type NOT IN ('cash_dividend', 'symbol_change')) acted ON true
         LEFT JOIN LATERAL (SELECT * FROM portfolio_trade WHERE account_id = u.a AND instrument_id = u.i
                            ORDER BY executed_at DESC LIMIT %s) t ON true
         """,

@@ -9,6 +9,7 @@ from brokers.models import Broker, BrokerAccount, Instrument
 from oms.kernel.decimals import text
 from oms.kernel.errors import Invalid
 from oms.runtime.fields import ExactField, bounded
+from portfolio.domain.families import TYPES
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, METHODS
 from portfolio.domain.profiles import judge_profile
 from portfolio.domain.settling import OPEN, PENDING, SETTLED, STATES
@@ -189,10 +190,11 @@ class LedgerEntry(models.Model):
 
 
 class CorporateAction(models.Model):
-    """What an issuer announced for an instrument: per unit held when the ex date began."""
+    """What an issuer announced for an instrument; who held when the ex date began takes part.
 
-    class Type(models.TextChoices):
-        CASH_DIVIDEND = "cash_dividend"
+    `cash` is for one unit: a dividend, a return of capital, the price of a merger, a delisting or a right. Ratios are
+    two integers, units after for units before; of a dividend, a spin-off or rights, what comes for what is held.
+    """
 
     class State(models.TextChoices):
         ANNOUNCED = "announced"
@@ -200,10 +202,19 @@ class CorporateAction(models.Model):
         REVERSED = "reversed"
 
     id = models.UUIDField(primary_key=True)
-    type = models.CharField(max_length=20, choices=Type.choices)
+    type = models.CharField(max_length=20, choices=[(t, t) for t in TYPES])
     instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
-    cash = ExactField()  # per unit
+    target = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False, related_name="+")  # what comes
+    ratio_new = models.PositiveIntegerField(null=True)
+    ratio_old = models.PositiveIntegerField(null=True)
+    cash = ExactField(null=True)
     currency = models.CharField(max_length=12)
+    cash_in_lieu = ExactField(null=True)  # for a whole unit of what comes
+    cost_share = ExactField(null=True)  # of the cost, that goes with what comes
+    price = ExactField(null=True)  # of a unit of what comes, for the gain of a merger with cash
+    new_symbol = models.CharField(max_length=32, db_default="", default="")
+    elections = models.JSONField(db_default={}, default=dict)  # account to units it subscribes to, where not to all
+    declared_on = models.DateField(null=True)
     ex_date = models.DateField()
     record_date = models.DateField(null=True)
     pay_date = models.DateField()
@@ -212,6 +223,7 @@ class CorporateAction(models.Model):
     created_by = models.CharField(max_length=160)
     created_at = models.DateTimeField()
     applied_at = models.DateTimeField(null=True)
+    orders_restated_at = models.DateTimeField(null=True)  # when open orders were put into the terms after it
 
     class Meta:
         constraints = [
@@ -223,7 +235,20 @@ class CorporateAction(models.Model):
             models.CheckConstraint(
                 condition=models.Q(pay_date__gte=models.F("ex_date")), name="corporate_action_paid_after_ex"
             ),
-            *bounded("corporate_action", positive=("cash",)),
+            models.CheckConstraint(condition=models.Q(type__in=TYPES), name="corporate_action_type_known"),
+            models.CheckConstraint(
+                condition=models.Q(ratio_new=None, ratio_old=None) | models.Q(ratio_new__gt=0, ratio_old__gt=0),
+                name="corporate_action_ratio_whole",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(cost_share=None) | models.Q(cost_share__gte=0, cost_share__lte=1),
+                name="corporate_action_share_of_one",
+            ),
+            *bounded("corporate_action", positive=("price",), not_negative=("cash", "cash_in_lieu")),
+        ]
+        indexes = [
+            models.Index(fields=["instrument"], condition=models.Q(state="applied"), name="corporate_action_applied"),
+            models.Index(fields=["target"], condition=models.Q(state="applied"), name="corporate_action_target"),
         ]
 
     def __str__(self) -> str:
@@ -338,6 +363,7 @@ class Position(models.Model):
     day_quantity = ExactField(default=0)  # signed quantity traded that day
     day_amount = ExactField(default=0)  # signed quantity times price of it
     lots_chosen = models.BooleanField(default=False, db_default=False)  # an order has named the lots that it closes
+    adjusted = models.BooleanField(default=False, db_default=False)  # a corporate action has changed its lots
 
     class Meta:
         constraints = [

@@ -26,7 +26,8 @@ from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.constraints import refine
 from oms.runtime.transactions import in_transaction
-from portfolio.booking import add_cash, book
+from portfolio.balances import add_cash
+from portfolio.booking import book
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS, PLAIN, POOLED, Policy
 from portfolio.domain.posting import Line, transfer_lines
 from portfolio.models import Account, AccountGrant, BrokerLink, LedgerEntry, LedgerTransaction, LotPolicy

@@ -23,6 +23,7 @@ from portfolio.domain.settling import OPEN
 from portfolio.domain.versions import live_trades
 from portfolio.loading import policies_of, trades_of
 from portfolio.models import Account, CorporateAction, LedgerEntry, Lot, LotPolicy, Settlement
+from portfolio.rematching import Kin, applied_actions, fold, tied
 
 STALE_AFTER = timedelta(seconds=60)
 READS_ALL = ("risk", "ops", "auditor", "admin")
@@ -338,9 +339,7 @@ def loss_washed_by(
     policies = policies_of([account_id]).get(account_id, Policies())
     if not policies.at(at).wash_sales:
         return ZERO
-    pair, trade_id = (account_id, instrument_id), uuid7()
-    matching = Matching((), policies)
-    matching.run(live_trades(trades_of([pair])[pair]))
+    trade_id, matching = uuid7(), _matched(account_id, instrument_id, policies)
     before = sum((c.disallowed for c in matching.closures), ZERO)
     signed = quantity if side == "buy" else -quantity
     matching.run([LiveTrade(trade_id, trade_id, at, signed, price, chosen=chosen)])
@@ -374,9 +373,18 @@ def _holdings(account_id: int) -> list[dict[str, Any]]:
 
 
 def _closures(account_id: int, instrument_id: int, policies: Policies) -> list[Closure]:
+    return _matched(account_id, instrument_id, policies).closures
+
+
+def _matched(account_id: int, instrument_id: int, policies: Policies) -> Matching:
+    """Return a holding matched from its first trade, with the corporate actions that reach it."""
+    instruments, actions = tied(instrument_id, applied_actions())
+    if actions:
+        [family] = fold([Kin(account_id, instruments, actions)])
+        return family.matchings[instrument_id]
     pair, matching = (account_id, instrument_id), Matching((), policies)
     matching.run(live_trades(trades_of([pair])[pair]))
-    return matching.closures
+    return matching
 
 
 def _gain(closure: Closure) -> dict[str, Any]:
@@ -443,21 +451,22 @@ def pnl_of(account_id: int, *, start: datetime | None = None, end: datetime | No
 
 def _dividends(account_id: int, start: datetime | None, end: datetime | None) -> list[tuple[str, Decimal]]:
     return sql.run(
-        "SELECT currency, sum(amount) FROM portfolio_entitlement WHERE account_id = %s "
-        "AND at >= coalesce(%s::timestamptz, '-infinity') AND at < coalesce(%s::timestamptz, 'infinity') GROUP BY currency",
+        "SELECT n.currency, sum(n.amount) FROM portfolio_entitlement n JOIN portfolio_corporateaction a ON a.id = n.action_id "
+        "WHERE a.type = 'cash_dividend' AND n.account_id = %s "
+        "AND n.at >= coalesce(%s::timestamptz, '-infinity') AND n.at < coalesce(%s::timestamptz, 'infinity') GROUP BY n.currency",
         [account_id, start, end],
     ).fetchall()
 
 
 def corporate_actions(*, before: UUID | None = None, limit: int = 100) -> list[CorporateAction]:
     """Return corporate actions, the last announced first, older than `before`."""
-    rows = CorporateAction.objects.select_related("instrument").order_by("-id")
+    rows = CorporateAction.objects.select_related("instrument", "target").order_by("-id")
     return list((rows.filter(id__lt=before) if before else rows)[:limit])
 
 
 def corporate_action(action_id: UUID) -> CorporateAction:
     """Return one, or raise `NotFound`."""
-    found = CorporateAction.objects.select_related("instrument").filter(pk=action_id).first()
+    found = CorporateAction.objects.select_related("instrument", "target").filter(pk=action_id).first()
     if found is None:
         raise NotFound("not_found", "There is no such corporate action.")
     return found
@@ -469,8 +478,16 @@ def corporate_action_out(action: CorporateAction) -> dict[str, Any]:
         "id": str(action.pk),
         "type": action.type,
         "symbol": action.instrument.symbol,
-        "cash": text(action.cash),
+        "ratio": [action.ratio_new, action.ratio_old] if action.ratio_new else None,
+        "cash": text_or_none(action.cash),
         "currency": action.currency,
+        "target": action.target.symbol if action.target else None,
+        "cash_in_lieu": text_or_none(action.cash_in_lieu),
+        "cost_share": text_or_none(action.cost_share),
+        "price": text_or_none(action.price),
+        "new_symbol": action.new_symbol,
+        "elections": action.elections,
+        "declared_on": action.declared_on.isoformat() if action.declared_on else None,
         "ex_date": action.ex_date.isoformat(),
         "record_date": action.record_date.isoformat() if action.record_date else None,
         "pay_date": action.pay_date.isoformat(),

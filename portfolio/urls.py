@@ -19,7 +19,5 @@ urlpatterns = [
     path("accounts/<str:code>/transfers/<str:id>/reverse", api.TransferReversal.as_view()),
     path("corporate-actions", api.CorporateActions.as_view()),
     path("corporate-actions/<str:id>/preview", api.CorporateActionPreview.as_view()),
-    path("corporate-actions/<str:id>/apply", api.CorporateActionApply.as_view()),
-    path("corporate-actions/<str:id>/reverse", api.CorporateActionReversal.as_view()),
     path("accounts/<str:code>/grants", api.Grants.as_view()),
 ]

@@ -64,5 +64,6 @@ class Reason(StrEnum):
     BROKER_UNREACHABLE = "broker_unreachable", "No broker could be reached while the order was valid."
     TOO_LATE = "too_late", "The order's time ran out before it could be sent."
     ALGO_ENDED = "algo_ended", "The time to work the order ran out before all of it was done."
+    CORPORATE_ACTION = "corporate_action", "A corporate action left nothing of it to trade."
     CANCEL_REQUESTED = "cancel_requested", "A user asked for the cancel."
     UNSOLICITED = "unsolicited", "The broker ended the order unasked."

@@ -49,6 +49,7 @@ _FIELDS = frozenset(
         "display_quantity",
         "min_quantity",
         "algo",
+        "do_not_reduce",
         "broker",
         "strategy",
         "note",
@@ -93,6 +94,7 @@ class Ticket:
     reduce_only: bool = False
     self_trade_prevention: str = ""
     algo: AlgoTerms | None = None
+    do_not_reduce: bool = False
 
     def instructions(self) -> dict[str, Any] | None:
         """Return what few orders ask for besides, as it is stored and hashed; None of nothing."""
@@ -105,6 +107,7 @@ class Ticket:
             "reduce_only": "true" if self.reduce_only else None,
             "self_trade_prevention": self.self_trade_prevention or None,
             "algo": self.algo.as_json() if self.algo else None,
+            "do_not_reduce": "true" if self.do_not_reduce else None,
         }
         return {name: value for name, value in told.items() if value is not None} or None
 
@@ -162,6 +165,7 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         reduce_only=reader.flag("reduce_only"),
         self_trade_prevention=reader.choice("self_trade_prevention", SELF_TRADE_MODES, default=""),
         algo=algo,
+        do_not_reduce=reader.do_not_reduce(time_in_force),
     )
     if reader.errors:
         raise InvalidFields(reader.errors)
@@ -253,6 +257,15 @@ class _Reader:
                 self.fault("not_supported", "The desk does not carry this out yet.", field)
             else:
                 self.fault("unknown_field", "There is no such field.", field)
+
+    def do_not_reduce(self, time_in_force: str) -> bool:
+        """Return whether a distribution leaves the prices as they are; only what lasts over its day can say so."""
+        value = self.raw.get("do_not_reduce", False)
+        if not isinstance(value, bool):
+            self.fault("not_a_boolean", "Send true or false.", "do_not_reduce")
+        elif value and time_in_force not in ("gtc", "gtd"):
+            self.fault("not_allowed", "Only a gtc or gtd order stands over a distribution.", "do_not_reduce")
+        return value is True
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         value = self.raw.get(name, default)

@@ -38,10 +38,14 @@ class Split(Act):
 
 @dataclass(frozen=True, slots=True)
 class SpinOff(Act):
-    """Units of another instrument come by `ratio`, and a share of the cost goes there."""
+    """Units of another instrument come by `ratio`, and a share of the cost goes there.
+
+    `held`, where it is told, is what was held then: a pool may still hold what was sold, until a later purchase closes it.
+    """
 
     ratio: Ratio
     share: Decimal
+    held: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,14 @@ def rescale(lots: Sequence[OpenLot], ratio: Ratio) -> None:
             lot.basis = cost
 
 
-def hand_over(lots: Sequence[OpenLot], ratio: Ratio, costs: Sequence[Decimal], act: UUID) -> tuple[OpenLot, ...]:
-    """Return the lots that come in another instrument for these, at the costs given; they were held as long."""
+def hand_over(
+    lots: Sequence[OpenLot], ratio: Ratio, costs: Sequence[Decimal], act: UUID, part: Decimal = Decimal(1)
+) -> tuple[OpenLot, ...]:
+    """Return the lots that come in another instrument for a part of these, at the costs given; they were held as long."""
     before, after, found = ZERO, ZERO, []
     for lot, cost in zip(lots, costs, strict=True):
         before += lot.remaining
-        upto = entitled(before, ratio)
+        upto = entitled(EXACT.multiply(before, part), ratio)
         quantity, after = upto - after, upto
         if quantity:
             price = abs(money(EXACT.divide(cost, quantity)))

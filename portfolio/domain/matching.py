@@ -179,10 +179,13 @@ class Matching:
             self._match(sale, replace(policy, wash_sales=False, commissions=EXPENSED))
 
     def _spin_off(self, act: SpinOff) -> None:
-        gone = [money(EXACT.multiply(lot.cost, act.share)) for lot in self.lots]
+        everything = sum((lot.remaining for lot in self.lots), ZERO)
+        part = EXACT.divide(act.held, everything) if act.held is not None and everything else Decimal(1)
+        gone = [money(EXACT.multiply(EXACT.multiply(lot.cost, act.share), part)) for lot in self.lots]
+        self.given[act.id] = actions.hand_over(self.lots, act.ratio, gone, act.id, part)
         for lot, cost in zip(self.lots, gone, strict=True):
-            lot.basis = lot.cost - cost
-        self.given[act.id] = actions.hand_over(self.lots, act.ratio, gone, act.id)
+            if self.given[act.id]:
+                lot.basis = lot.cost - cost
 
     def _merger(self, act: Merger) -> None:
         costs = []

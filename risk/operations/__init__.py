@@ -1,7 +1,7 @@
 """Writes of risk: verdicts and holds, limits and who approved them, halts."""
 
 from risk.operations.approving import ask, asked_before, content_hash, settle, withdraw
-from risk.operations.checking import Decided, check, judge_again, judge_released, recheck, resize, take_over
+from risk.operations.checking import Decided, check, judge_again, judge_released, recheck, rescaled, resize, take_over
 from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
@@ -32,6 +32,7 @@ __all__ = [
     "quotes_stale",
     "recheck",
     "release_halt",
+    "rescaled",
     "resize",
     "restrict",
     "settle",

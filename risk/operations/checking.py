@@ -14,6 +14,7 @@ import structlog
 
 from brokers import queries as market
 from oms.kernel import decimals, json
+from oms.kernel.decimals import EXACT, money
 from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import rows, sql
@@ -191,6 +192,16 @@ def resize(open_quantities: Mapping[UUID, Decimal], *, decided: Mapping[UUID, De
     """
     units = _units(decided) if decided else {}
     _set_holds({order_id: (quantity, units.get(order_id)) for order_id, quantity in open_quantities.items()})
+
+
+def rescaled(order_ids: Sequence[UUID], ratio: tuple[int, int]) -> dict[UUID, Decided]:
+    """Return what holds take for a unit after a split of `ratio` new units for old ones, as `resize` wants to be told."""
+    rows = sql.run(
+        "SELECT id, coalesce(own_amount, unit_amount) FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+        [sorted(order_ids)],
+    )
+    new, old = Decimal(ratio[0]), Decimal(ratio[1])
+    return {pk: Decided(money(EXACT.divide(EXACT.multiply(amount, old), new)), []) for pk, amount in rows}
 
 
 def _units(decided: Mapping[UUID, Decided]) -> dict[UUID, Decimal]:

@@ -10,7 +10,9 @@ from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 
 from oms.kernel.ids import uuid7
-from portfolio import api, corporate, invariants, queries
+from orders.api import corporate as desk_api
+from orders.operations import restating
+from portfolio import api, invariants, queries
 from portfolio.models import CorporateAction, Entitlement, LedgerEntry
 from tests.conftest import Desk
 from tests.integration.test_portfolio import OPS, book, fill
@@ -61,7 +63,7 @@ def test_who_bought_on_the_ex_date_gets_nothing_and_who_sold_does(desk: Desk) ->
     assert (due["account"], due["quantity"], due["amount"], due["posted"]) == ("MAIN", "10", "6.2", "0")
     assert cash(desk) == before
     for _ in range(2):
-        assert act(desk, api.CorporateActionApply, action)[0] == 200
+        assert act(desk, desk_api.CorporateActionApply, action)[0] == 200
     assert Decimal(cash(desk)) - Decimal(before) == Decimal("6.2")
     assert Entitlement.objects.count() == 1
     assert LedgerEntry.objects.get(code="dividends").amount == Decimal("-6.2")
@@ -74,14 +76,14 @@ def test_who_bought_on_the_ex_date_gets_nothing_and_who_sold_does(desk: Desk) ->
 def test_a_late_fill_and_a_bust_change_what_is_paid_once(desk: Desk) -> None:
     held(desk)
     action, before = announced(desk), Decimal(cash(desk))
-    act(desk, api.CorporateActionApply, action)
+    act(desk, desk_api.CorporateActionApply, action)
     late = fill(desk, "buy 4 AAPL @ 100", executed_at=MORNING - timedelta(days=1))
     book(desk, late)
     for _ in range(2):
-        act(desk, api.CorporateActionApply, action)
+        act(desk, desk_api.CorporateActionApply, action)
     assert Decimal(cash(desk)) == before - 400 + Decimal("8.68")
     book(desk, replace(late, source_id=uuid7(), kind="bust", ref_source_id=late.source_id))
-    act(desk, api.CorporateActionApply, action)
+    act(desk, desk_api.CorporateActionApply, action)
     assert Decimal(cash(desk)) == before + Decimal("6.2")
     assert broken() == []
 
@@ -89,19 +91,19 @@ def test_a_late_fill_and_a_bust_change_what_is_paid_once(desk: Desk) -> None:
 def test_who_is_short_pays(desk: Desk) -> None:
     book(desk, fill(desk, "sell 10 AAPL @ 100", executed_at=MORNING - timedelta(days=1)))
     before = Decimal(cash(desk))
-    act(desk, api.CorporateActionApply, announced(desk))
+    act(desk, desk_api.CorporateActionApply, announced(desk))
     assert Decimal(cash(desk)) == before - Decimal("6.2")
 
 
 def test_it_is_reversed_once_and_may_be_announced_again(desk: Desk) -> None:
     held(desk)
     action, before = announced(desk), cash(desk)
-    act(desk, api.CorporateActionApply, action)
-    status, told = act(desk, api.CorporateActionReversal, action, reason="wrong rate")
+    act(desk, desk_api.CorporateActionApply, action)
+    status, told = act(desk, desk_api.CorporateActionReversal, action, reason="wrong rate")
     assert (status, told["state"], cash(desk)) == (200, "reversed", before)
-    assert act(desk, api.CorporateActionReversal, action, reason="again")[1]["code"] == "already_reversed"
-    assert act(desk, api.CorporateActionApply, action)[1]["code"] == "action_reversed"
-    act(desk, api.CorporateActionApply, announced(desk, cash="0.26"))
+    assert act(desk, desk_api.CorporateActionReversal, action, reason="again")[1]["code"] == "already_reversed"
+    assert act(desk, desk_api.CorporateActionApply, action)[1]["code"] == "action_reversed"
+    act(desk, desk_api.CorporateActionApply, announced(desk, cash="0.26"))
     assert Decimal(cash(desk)) - Decimal(before) == Decimal("2.6")
     assert broken() == []
 
@@ -109,7 +111,7 @@ def test_it_is_reversed_once_and_may_be_announced_again(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"type": "split"}, "not_supported"), ({"type": "odd"}, "invalid_choice"), ({"symbol": "NONE"}, "unknown_symbol"),
+        ({"type": "split"}, "required"), ({"type": "odd"}, "invalid_choice"), ({"symbol": "NONE"}, "unknown_symbol"),
         ({"cash": None}, "null"), ({"cash": "-1"}, "not_positive"), ({"pay_date": "2026-03-01"}, "out_of_range"),
         ({"ex_date": "x"}, "invalid"), ({"odd": 1}, "unknown_field"),
     ],
@@ -128,8 +130,8 @@ def test_nothing_is_announced_twice_and_nothing_paid_before_its_day(desk: Desk) 
     again = {"type": "cash_dividend", "symbol": "AAPL", "cash": "0.62", "ex_date": str(EX)}
     assert call(api.CorporateActions, "post", desk.oona, again)[1]["code"] == "action_exists"
     later = announced(desk, symbol="MSFT", pay_date=str(datetime.now(UTC).date() + timedelta(days=2)))
-    assert act(desk, api.CorporateActionApply, later)[1]["code"] == "too_early"
-    assert act(desk, api.CorporateActionApply, str(uuid7()))[0] == 404
+    assert act(desk, desk_api.CorporateActionApply, later)[1]["code"] == "too_early"
+    assert act(desk, desk_api.CorporateActionApply, str(uuid7()))[0] == 404
 
 
 def test_the_command_applies_what_is_due(desk: Desk, capsys: Any) -> None:
@@ -144,6 +146,6 @@ def test_the_command_applies_what_is_due(desk: Desk, capsys: Any) -> None:
 
 def test_what_was_paid_is_a_fact(desk: Desk) -> None:
     held(desk)
-    corporate.apply(CorporateAction.objects.get(pk=announced(desk)).pk, actor=OPS, at=desk.at)
+    restating.apply(CorporateAction.objects.get(pk=announced(desk)).pk, actor=OPS, at=desk.at)
     with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
         Entitlement.objects.update(amount=1)

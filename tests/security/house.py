@@ -97,8 +97,8 @@ def furnish(desk: Desk, users: Any) -> House:
         at=datetime.now(UTC),
     )
     dividend = corporate.announce(
-        **DIVIDEND | {"cash": Decimal("0.5"), "currency": None, "symbol": "MSFT", "ex_date": at.date()}, actor=desk.actor(desk.oona),
-        at=at,
+        corporate.Announcement(type="cash_dividend", cash=Decimal("0.5"), symbol="MSFT", ex_date=at.date()),
+        actor=desk.actor(desk.oona), at=at,
     )  # fmt: skip
     reconciliation = reconcile("NEAR", actor=desk.actor(desk.oona), clock=lambda: datetime.now(UTC))
     statement = statements.import_file(
