@@ -190,6 +190,28 @@ def test_a_trailing_stop_waits_at_the_desk_and_goes_when_the_market_turns(page: 
     assert row(page, "trails by 40").locator(".status").inner_text() == "new"
 
 
+def test_a_large_order_is_worked_paused_and_resumed_with_its_progress_in_sight(page: Any) -> None:
+    """On real parts: the pricer sends slices, simulated brokers fill them, the bar grows."""
+    log_in(page, "trader")
+    page.select_option("#account", "MAIN")
+    write(page, "NVDA", "90")
+    page.select_option("#ticket [name='algo.name']", "twap")
+    page.fill("#ticket [name='algo.minutes']", "0.5")
+    page.fill("#ticket [name='algo.slices']", "15")
+    page.wait_for_selector("#preview-out >> text=twap, 15 slices")
+    send(page)
+    line = page.locator('#orders tbody tr:has-text("NVDA")').first
+    line.locator('[role=progressbar]:not([aria-valuenow="0"])').wait_for(timeout=20_000)
+    line.click()
+    page.wait_for_selector("#details >> text=Slices")
+    page.wait_for_selector("#details >> text=order slice sent")
+    line.locator("button:has-text('Pause')").click()
+    line.locator('.status:text-is("suspended")').wait_for(timeout=20_000)
+    line.locator("button:has-text('Resume')").click()
+    line.locator('.status:text-is("filled")').wait_for(timeout=60_000)
+    assert line.locator("[role=progressbar]").get_attribute("aria-valuenow") == "100"
+
+
 def test_an_amount_becomes_a_quantity(page: Any) -> None:
     log_in(page, "trader")
     page.select_option("#account", "MAIN")

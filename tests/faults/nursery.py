@@ -155,6 +155,15 @@ def _send(code: str, owner: str = "") -> None:
     desk.send(queries.brokers_by_code()[code], owner=owner or f"sender:{os.getpid()}", clock=now)
 
 
+def _work(seconds: str) -> None:
+    from orders import operations as desk
+
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        desk.work(owner=f"worker:{os.getpid()}", at=now())
+        time.sleep(0.05)
+
+
 def _resolve(code: str) -> None:
     from brokers import queries
     from oms.kernel.actor import Actor

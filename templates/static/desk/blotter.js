@@ -10,6 +10,7 @@ import { priced, ready } from "./market.js";
 import { asksFirst, openTicket, sizeOf, stopAsking } from "./ticket.js";
 import { account, can, onAccount, showHalts, showState } from "./shell.js";
 import { Table, eachFrame } from "./table.js";
+import { canPause, canResume, progressNode, progressText } from "./working.js";
 
 const CLOSED = new Set(["filled", "canceled", "rejected", "expired", "denied", "calculated"]);
 const REPLACEABLE = new Set(["new", "partially_filled"]);
@@ -25,7 +26,7 @@ let selected = null, loaded = false, oldest = null;
 
 const trades = can("trader");
 const isOpen = (o) => !CLOSED.has(o.status) && !(o.status === "done_for_day" && o.time_in_force === "day");
-const canReplace = (o) => trades && REPLACEABLE.has(o.status) && (o.limit_price !== null || o.stop_price !== null);
+const canReplace = (o) => trades && REPLACEABLE.has(o.status) && (o.limit_price !== null || o.stop_price !== null || o.algo);
 const canCancel = (o) => trades && isOpen(o) && o.status !== "pending_cancel";
 const said = (o) => `${words(o.side)} ${decimal(o.quantity)} ${o.symbol}`;
 const trail = (o) => (o.trail_amount ? decimal(o.trail_amount) : o.trail_percent && `${decimal(o.trail_percent)} %`);
@@ -40,19 +41,22 @@ const table = new Table($("orders"), [
   { text: (o) => o.symbol, title: (o) => o.symbol, class: () => "symbol", sort: (o) => o.symbol },
   { text: (o) => words(o.side), class: (o) => (o.side === "buy" ? "buy" : "sell"), sort: (o) => o.side },
   { text: (o) => decimal(o.quantity), class: () => "n", sort: (o) => Number(o.quantity) },
-  { text: (o) => (isZero(o.filled_quantity) ? "" : decimal(o.filled_quantity)), class: (o) => (isZero(o.leaves_quantity) ? "n" : "n part"), flash: true, sort: (o) => Number(o.filled_quantity) },
-  { text: (o) => words(o.order_type), title: (o) => o.time_in_force, sort: (o) => o.order_type },
+  { text: (o) => (o.algo ? progressText(o) : isZero(o.filled_quantity) ? "" : decimal(o.filled_quantity)), node: (o) => (o.algo ? progressNode(o) : isZero(o.filled_quantity) ? "" : decimal(o.filled_quantity)), class: (o) => (isZero(o.leaves_quantity) ? "n" : "n part"), flash: true, sort: (o) => Number(o.filled_quantity) },
+  { text: (o) => o.algo?.name ?? words(o.order_type), title: (o) => `${words(o.order_type)}, ${o.time_in_force}`, sort: (o) => o.order_type },
   { text: terms, class: () => "n", title: terms, sort: (o) => Number(o.limit_price ?? o.stop_price ?? 0) },
   { text: (o) => o.time_in_force, class: () => "dim", sort: (o) => o.time_in_force },
   { text: (o) => o.status + o.unknown, node: statusNode, flash: true, sort: (o) => o.status },
   { text: (o) => priced(o.symbol, o.average_price), class: () => "n", sort: (o) => Number(o.average_price ?? 0) },
-  { text: (o) => words(o.reason?.code) || o.note, class: () => "note", title: (o) => [o.reason?.detail, o.note].filter(Boolean).join("\n"), sort: (o) => o.reason?.code ?? o.note },
-  { class: () => "last", text: (o) => `${canReplace(o)} ${canCancel(o)}`, node: (o) => actions(o) },
+  { text: (o) => words(o.reason?.code) || (isOpen(o) && o.algo?.why) || o.note, class: () => "note", title: (o) => [o.reason?.detail, o.algo?.why, o.note].filter(Boolean).join("\n"), sort: (o) => o.reason?.code ?? o.note },
+  { class: () => "last", text: (o) => `${canReplace(o)} ${canCancel(o)} ${canPause(o)} ${canResume(o)}`, node: (o) => actions(o) },
 ], { key: (o) => o.id, onRow: (id) => select(id) });
 
 function actions(order) {
   const { id } = order, box = element("span");
-  if (canReplace(order)) box.append(element("button", { class: "small", type: "button", "aria-label": `Replace ${said(order)}`, onclick: () => replace(orders.get(id)) }, "Replace"), " ");
+  if (trades && (canPause(order) || canResume(order))) {
+    const verb = canPause(order) ? "Pause" : "Resume";
+    box.append(element("button", { class: "small", type: "button", "aria-label": `${verb} ${said(order)}`, onclick: () => turn(orders.get(id)) }, verb), " ");
+  } else if (canReplace(order)) box.append(element("button", { class: "small", type: "button", "aria-label": `Replace ${said(order)}`, onclick: () => replace(orders.get(id)) }, "Replace"), " ");
   if (canCancel(order)) box.append(element("button", { class: "small danger", type: "button", "aria-label": `Cancel ${said(order)}`, onclick: (e) => cancel(id, e.target) }, "Cancel"));
   return box;
 }
@@ -193,6 +197,13 @@ $("cancel-all").addEventListener("click", async () => {
   try { toast(`${(await post("orders/cancel", { account: account() })).canceled} orders asked to end.`); } catch (fault) { toast(fault.message, "bad"); }
 });
 
+/** Pause a worked order, or go on with it. */
+async function turn(order) {
+  if (!order || !trades || !(canPause(order) || canResume(order))) return;
+  const verb = canPause(order) ? "pause" : "resume";
+  try { await post(`orders/${order.id}/${verb}`, {}); toast(`Asked to ${verb} ${said(order)}.`); } catch (fault) { toast(fault.message, "bad"); }
+}
+
 function replace(order) {
   if (!order || !canReplace(order)) return;
   const dialog = $("replace"), form = dialog.querySelector("form"), fault = form.querySelector(".fault");
@@ -218,7 +229,7 @@ function replace(order) {
   };
   form.querySelector('[value="close"]').onclick = () => dialog.close();
   dialog.showModal();
-  form.elements[order.limit_price === null ? "stop_price" : "limit_price"].select();
+  form.elements[order.limit_price !== null ? "limit_price" : order.stop_price !== null ? "stop_price" : "quantity"].select();
 }
 
 const step = (by) => { const id = table.beside(by); if (id) select(id, { keep: true }); };
@@ -235,7 +246,7 @@ keys({
   k: ["Previous order", () => step(-1)],
   "↓": ["Next order", () => step(1)],
   "↑": ["Previous order", () => step(-1)],
-  ...(trades ? { x: ["Cancel the chosen order", chosen((o) => cancel(o.id))], r: ["Replace the chosen order", chosen(replace)], y: ["Repeat the chosen order in the ticket", chosen((o) => openTicket(o))] } : {}),
+  ...(trades ? { x: ["Cancel the chosen order", chosen((o) => cancel(o.id))], r: ["Replace the chosen order", chosen(replace)], p: ["Pause or resume the chosen order", chosen(turn)], y: ["Repeat the chosen order in the ticket", chosen((o) => openTicket(o))] } : {}),
 });
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.target.closest?.("dialog")) return;

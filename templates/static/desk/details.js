@@ -2,6 +2,7 @@
 import { get } from "./api.js";
 import { clock, decimal, element, isZero, money, plain, words } from "./format.js";
 import { priced } from "./market.js";
+import { sliceRows } from "./working.js";
 
 const box = document.getElementById("details");
 let wanted = null;
@@ -24,12 +25,16 @@ function children(rows) {
     { note: `ours ${c.client_order_id}, theirs ${c.broker_order_id ?? "not known"}` }))), "None was sent.");
 }
 
+function slices(rows) {
+  return table(["#", "Due", { n: "Planned" }, { n: "Sent" }, { n: "Filled" }, "State"], sliceRows(rows));
+}
+
 const parts = (c) => Object.entries(c.parts ?? {}).filter(([, v]) => !isZero(v)).map(([k, v]) => `${words(k)} ${decimal(v, 2)}`).join(", ");
 function decision(found, number) {
   const dearest = Math.max(...found.candidates.map((c) => Number(c.cost_bps ?? 0)), 0.0001);
   const sorted = [...found.candidates].sort((a, b) => (a.cost_bps === null) - (b.cost_bps === null) || Number(a.cost_bps) - Number(b.cost_bps));
   return [
-    number > 1 ? element("p", { class: "dim" }, `Decision ${number} at ${clock(found.at)}, after a refusal`) : "",
+    number > 1 ? element("p", { class: "dim" }, `Decision ${number} at ${clock(found.at)}`) : "",
     table(["Broker", { n: "Cost bps" }, "", "Made of, or why not"], sorted.map((c) => [
       isZero(c.weight) ? c.broker : element("b", {}, `▸ ${c.broker}`), { n: c.cost_bps === null ? "" : decimal(c.cost_bps, 2) },
       c.eligible ? element("meter", { min: 0, max: dearest, value: Number(c.cost_bps ?? 0), "aria-label": "cost beside the others" }) : "",
@@ -61,12 +66,12 @@ export async function showDetails(order) {
   if (first) box.replaceChildren(head(order), element("p", { class: "dim" }, "Reading…"));
   try {
     const path = `orders/${order.id}/`;
-    const [kids, filled, routing, events, cost] = await Promise.all([
-      ...["children", "executions", "routing", "events"].map((p) => get(path + p)), get(path + "quality").catch(() => null)]);
+    const [kids, filled, routing, events, cost, parted] = await Promise.all([
+      ...["children", "executions", "routing", "events"].map((p) => get(path + p)), get(path + "quality").catch(() => null), order.algo ? get(path + "slices") : { results: [] }]);
     if (wanted !== order.id) return;
     const scrolled = box.querySelector(".columns")?.scrollTop ?? 0;
     const columns = element("div", { class: "columns" },
-      element("div", {}, order.reason ? part("Why", element("p", { class: "fault" }, order.reason.detail || words(order.reason.code))) : "", part("Broker orders", children(kids.results)), part("Fills", fills(filled.results, order))),
+      element("div", {}, order.reason ? part("Why", element("p", { class: "fault" }, order.reason.detail || words(order.reason.code))) : "", order.algo ? part("Slices", slices(parted.results)) : "", part("Broker orders", children(kids.results)), part("Fills", fills(filled.results, order))),
       element("div", {}, part("Routing", ...or(routing.results, () => element("div", {}, ...routing.results.flatMap((d, i) => decision(d, i + 1))), "It was not routed.").childNodes), part("Cost", quality(cost))),
       part("Timeline", element("ul", { class: "log" }, ...events.results.map(told))),
     );

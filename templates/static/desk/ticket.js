@@ -5,6 +5,7 @@ import { ask } from "./dialog.js";
 import { clock, decimal, element, isZero, money, plain, sum, typed, words } from "./format.js";
 import { instrument, priced, ready, symbols } from "./market.js";
 import { account, can, onAccount, remember, remembered } from "./shell.js";
+import { beginNow, fitWork, putWork, scheduled, workField } from "./working.js";
 
 const $ = (id) => document.getElementById(id);
 const form = $("ticket"), fault = $("ticket-fault"), out = $("preview-out"), send = $("send"), preview = $("preview"), quote = $("quote"), always = $("ask-first");
@@ -14,7 +15,7 @@ const NEEDS = {
 };
 const FIELDS = { limit: "limit_price", stop: "stop_price", trail: "trail" };
 const PAUSE_MS = 350, QUOTE_OLD_MS = 15000;
-let id = fresh(), last = null, shown = 0;
+let id = fresh(), last = null, shown = 0, tried = null;
 
 function fresh() { return "web-" + Date.now().toString(36) + "-" + crypto.getRandomValues(new Uint32Array(2)).reduce((t, n) => t + n.toString(36), ""); }
 export const asksFirst = () => always.checked;
@@ -37,6 +38,7 @@ function fit() {
   const wanted = NEEDS[read("order_type")];
   for (const label of form.querySelectorAll("[data-needs]")) label.hidden = !wanted.includes(label.dataset.needs);
   for (const label of form.querySelectorAll("[data-size]")) label.hidden = label.dataset.size !== read("size_kind");
+  fitWork(form);
   changed();
 }
 function changed() { id = fresh(); last = null; out.replaceChildren(); keep(); }
@@ -71,6 +73,7 @@ function ticket() {
   if (read("good_after")) body.good_after = new Date(read("good_after")).toISOString();
   if (read("broker")) body.broker = read("broker");
   if (read("note")) body.note = read("note");
+  putWork(form, body);
   return body;
 }
 const sizes = (kind) => (kind === "quantity" ? [kind] : [`size_by.${kind}`, ...(kind === "risk_fraction" ? ["size_by.stop_price"] : [])]);
@@ -82,7 +85,7 @@ function blame(problem) {
   if (!problem) return;
   const lines = problem.errors.map((e) => `${words(e.field)}: ${e.detail}`);
   fault.textContent = lines.length ? lines.join("\n") : problem.message;
-  for (const error of problem.errors) form.elements[error.field.startsWith("trail_") ? "trail" : error.field]?.setAttribute?.("aria-invalid", "true");
+  for (const error of problem.errors) form.elements[error.field.startsWith("trail_") ? "trail" : workField(error.field)]?.setAttribute?.("aria-invalid", "true");
   form.querySelector('[aria-invalid="true"]')?.focus();
 }
 
@@ -102,6 +105,8 @@ export function sizeOf(code, quantity, price) {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   busy(async () => {
+    if (tried !== id) beginNow();
+    tried = id;
     const body = ticket();
     if (asksFirst()) {
       const answer = await confirmed(body);
@@ -147,6 +152,7 @@ function amounts(judged) {
   if (judged.cash_after) rows.push(["Cash after", `${money(judged.cash_after.amount)} ${judged.cash_after.currency}`]);
   if (judged.lots.length) rows.push(["Closes", judged.lots.map((l) => `${decimal(l.quantity)} @ ${decimal(l.price)}`).join(", ")]);
   if (judged.wash_sale) rows.push(["Wash sale", `a loss of ${money(judged.wash_sale.loss)} ${judged.wash_sale.currency} would not count`]);
+  if (judged.algo) rows.push(["Worked", scheduled(judged)]);
   if (judged.holds_after && !isZero(judged.holds_after.amount)) rows.push(["Cash held", `${money(judged.holds_after.amount)} ${judged.holds_after.currency}`]);
   return rows;
 }
@@ -233,7 +239,7 @@ if (can("trader") && account()) {
   always.addEventListener("change", () => remember("ask first", always.checked ? "yes" : "no"));
   form.addEventListener("input", (event) => { if (event.target !== always && event.target.name !== "note") { blame(null); changed(); soon(); } });
   form.addEventListener("keydown", nudge);
-  for (const name of ["order_type", "size_kind"]) form.elements[name].addEventListener("change", () => { fit(); soon(); });
+  for (const name of ["order_type", "size_kind", "algo.name"]) form.elements[name].addEventListener("change", () => { fit(); soon(); });
   form.elements.symbol.addEventListener("input", showQuote);
   setInterval(() => { if (!document.hidden && form.elements.symbol.value) showQuote(); }, 1000);
   ready.then(() => {
