@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 
+from brokers.adapters.hosting import expected
 from brokers.models import (
     Bar,
     Broker,
@@ -9,6 +10,8 @@ from brokers.models import (
     BrokerHealth,
     BrokerSession,
     FeeSchedule,
+    FixMessage,
+    FixSession,
     Instrument,
     Listing,
     Quote,
@@ -91,6 +94,28 @@ class BrokerSessionAdmin(Facts):
     """Sessions and who holds them."""
 
     list_display = ["broker", "owner", "connected", "cursor", "seen_at"]
+
+
+@admin.register(FixSession)
+class FixSessionAdmin(Facts):
+    """FIX sessions: how they are, and their numbers; `broker numbers` sets them."""
+
+    list_display = ["broker", "state", "detail", "next_in", "next_out", "heard_at", "wrote_at", "gaps", "garbled"]
+    list_select_related = ["broker__session"]
+
+    @admin.display(description="next in")
+    def next_in(self, row: FixSession) -> int:
+        """Return the MsgSeqNum of the broker's next message."""
+        return expected(row.broker.session.cursor, row.epoch)
+
+
+@admin.register(FixMessage)
+class FixMessageAdmin(Facts):
+    """What was sent over FIX sessions, as it was numbered."""
+
+    list_display = ["broker", "epoch", "sequence", "kind", "client_order_id", "sent_at"]
+    list_filter = ["broker", "kind"]
+    search_fields = ["client_order_id"]
 
 
 @admin.register(BrokerHealth)

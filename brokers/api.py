@@ -75,6 +75,19 @@ class StoredOut(serializers.Serializer):  # type: ignore[type-arg]
     stored = serializers.IntegerField()
 
 
+class SessionOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A FIX session: how it is, and the numbers of the next message in and out."""
+
+    state = serializers.CharField()
+    detail = serializers.CharField()
+    next_in = serializers.IntegerField()
+    next_out = serializers.IntegerField()
+    heard_at = serializers.DateTimeField(allow_null=True)
+    wrote_at = serializers.DateTimeField(allow_null=True)
+    gaps = serializers.IntegerField()
+    garbled = serializers.IntegerField()
+
+
 class BrokerOut(serializers.Serializer):  # type: ignore[type-arg]
     """A broker and how it does."""
 
@@ -86,6 +99,7 @@ class BrokerOut(serializers.Serializer):  # type: ignore[type-arg]
     failures_in_row = serializers.IntegerField()
     open_until = serializers.DateTimeField(allow_null=True)
     ack_ms = serializers.FloatField(allow_null=True)
+    session = SessionOut(allow_null=True)
 
 
 def quote_out(quote: QuoteRef) -> dict[str, Any]:

@@ -101,6 +101,54 @@ class BrokerSession(models.Model):
         return f"session of {self.broker_id}"
 
 
+class FixSession(models.Model):
+    """The numbers of a FIX session, and how it is. What came in is counted by `BrokerSession.cursor`: epoch, then MsgSeqNum."""
+
+    broker = models.OneToOneField(Broker, models.PROTECT, primary_key=True, related_name="fix_session")
+    epoch = models.BigIntegerField(default=0)  # rises each time the numbers begin anew
+    next_out = models.BigIntegerField(default=1)  # MsgSeqNum of our next message
+    began_at = models.DateTimeField(null=True)  # when the numbers began
+    state = models.CharField(max_length=40, blank=True)
+    detail = models.CharField(max_length=200, blank=True)
+    noted_at = models.DateTimeField(null=True)
+    heard_at = models.DateTimeField(null=True)
+    wrote_at = models.DateTimeField(null=True)
+    garbled = models.PositiveIntegerField(default=0)  # since the last logon, as are gaps
+    gaps = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(epoch__gte=0, next_out__gte=1), name="fix_numbers_start_at_1")
+        ]
+
+    def __str__(self) -> str:
+        return f"FIX session of {self.broker_id}"
+
+
+class FixMessage(models.Model):
+    """A message to a broker, kept with its number before it was written; secrets are masked."""
+
+    id = models.UUIDField(primary_key=True)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    epoch = models.BigIntegerField()
+    sequence = models.BigIntegerField()
+    kind = models.CharField(max_length=4)  # MsgType
+    client_order_id = models.CharField(max_length=36, blank=True)
+    raw = models.BinaryField()
+    sent_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["broker", "epoch", "sequence"], name="fix_number_once")]
+        indexes = [
+            models.Index(
+                fields=["broker", "client_order_id"], condition=~Q(client_order_id=""), name="fix_message_client_id"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} #{self.sequence} to {self.broker_id}"
+
+
 class BrokerAccount(models.Model):
     """An account as the broker names it."""
 

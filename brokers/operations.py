@@ -1,4 +1,4 @@
-"""Writes of quotes, raw messages and broker health."""
+"""Writes of quotes, raw messages, sessions and broker health."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 
+from brokers.adapters.hosting import expected
 from brokers.domain.calendars import SATURDAY, Calendar
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
 from brokers.domain.settlement import CURRENCY_CALENDARS, euro_bank_holiday, settles_on, us_bank_holiday, value_date
@@ -260,10 +261,24 @@ def health() -> list[dict[str, Any]]:
     found = sql.rows(
         "SELECT b.code, b.name, b.adapter, b.enabled, "
         "coalesce(s.connected AND s.lease_until > desk_clock(), false) AS connected, coalesce(h.failures_in_row, 0) AS failures_in_row, "
-        "h.open_until, h.ack_ms FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
+        "h.open_until, h.ack_ms, f.broker_id IS NOT NULL AS numbered, f.epoch, f.next_out, s.cursor, f.state, f.detail, f.heard_at, "
+        "f.wrote_at, f.gaps, f.garbled FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
+        "LEFT JOIN brokers_fixsession f ON f.broker_id = b.id "
         "LEFT JOIN brokers_brokerhealth h ON h.broker_id = b.id ORDER BY b.code"
     )
-    return [{**row, "open_until": rfc3339_or_none(row["open_until"])} for row in found]
+    return [_with_session(row) for row in found]
+
+
+_OF_SESSION = ("state", "detail", "next_out", "gaps", "garbled")
+
+
+def _with_session(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a broker's row with its session's numbers apart, None where it has none."""
+    session = {name: row.pop(name) for name in _OF_SESSION}
+    epoch, cursor, numbered = row.pop("epoch"), row.pop("cursor"), row.pop("numbered")
+    times = {name: rfc3339_or_none(row.pop(name)) for name in ("heard_at", "wrote_at")}
+    told = session | {"next_in": expected(cursor, epoch or 0)} | times
+    return {**row, "open_until": rfc3339_or_none(row["open_until"]), "session": told if numbered else None}
 
 
 def health_of(code: str) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import structlog
 
+from brokers.adapters.hosting import hosted_here
 from brokers.adapters.port import BrokerAdapter, Capabilities
 
-ADAPTERS = {"simulated": "brokers.adapters.simulated"}
+ADAPTERS = {"simulated": "brokers.adapters.simulated", "fix": "brokers.adapters.fix"}
 """Adapter name to the package whose `build(settings)` makes it; imported when first asked for."""
 
 
@@ -36,7 +37,12 @@ _local = local()
 
 
 def adapter_for(broker_id: int, adapter_name: str, settings: dict[str, Any]) -> BrokerAdapter:
-    """Return this thread's adapter for a broker, with its connections kept; changed settings make a new one."""
+    """Return this thread's adapter for a broker, with its connections kept; changed settings make a new one.
+
+    A broker that this process hosts has one adapter for all threads.
+    """
+    if (hosted := hosted_here(broker_id)) is not None:
+        return hosted
     kept: dict[int, tuple[str, BrokerAdapter]] = _local.__dict__.setdefault("adapters", {})
     stamp = repr((adapter_name, settings))
     if broker_id not in kept or kept[broker_id][0] != stamp:

@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"  # proven: the broker will never act on it
     NOT_SENT = "not_sent"  # proven: nothing arrived, or the broker documents that it refused before taking it
+    PENDING = "pending"  # written to a session that answers by its reports; unknown once the lease is over without one
     UNKNOWN = "unknown"  # anything else; only a look-up may settle it
 
 
@@ -46,6 +47,7 @@ class ReportKind(StrEnum):
     EXPIRED = "expired"
     CANCEL_REJECTED = "cancel_rejected"
     REPLACE_REJECTED = "replace_rejected"
+    PENDING_NEW = "pending_new"  # it arrived, and nobody has taken it yet
     PENDING_CANCEL = "pending_cancel"
     PENDING_REPLACE = "pending_replace"
     DONE_FOR_DAY = "done_for_day"
@@ -87,6 +89,7 @@ class CancelOrder:
     symbol: str
     side: str
     broker_order_id: str | None = None
+    quantity: Decimal | None = None  # of the order as it stands, for protocols that repeat it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,8 @@ class ReplaceOrder:
     stop_price: Decimal | None = None
     expire_at: datetime | None = None
     broker_order_id: str | None = None
+    display_quantity: Decimal | None = None
+    min_quantity: Decimal | None = None
 
 
 Message = NewOrder | CancelOrder | ReplaceOrder
@@ -242,6 +247,7 @@ class Capabilities:
     acks_on_stream: bool = False
     orders_per_second: float | None = None
     short: bool = False
+    hosted: bool = False  # its session belongs to the gateway: nobody else sends or asks
 
     def takes(self, order_type: str, time_in_force: str, asset_class: str, *, is_open: bool = True) -> bool:
         """Tell whether the broker takes an order of this kind by itself."""
@@ -267,6 +273,14 @@ class BrokerError(Exception):
 
 class BrokerUnavailable(BrokerError):
     """The broker can't be asked now; nothing follows about any order."""
+
+
+class BrokerClosed(BrokerUnavailable):
+    """The broker takes nothing before a time, by its own hours."""
+
+    def __init__(self, opens_at: datetime) -> None:
+        super().__init__(f"the session opens at {opens_at:%Y-%m-%d %H:%M} UTC", sent=False)
+        self.opens_at = opens_at
 
 
 class Stream(Protocol):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import redis
 import structlog
@@ -31,7 +32,10 @@ def ring(brokers: Iterable[str], *, urgent: bool = False) -> None:
             pipe = client().pipeline(transaction=False)
             pipe.set(_rung(code), 1, nx=True, px=RUNG_MILLISECONDS)
             pipe.exists(_at_work(code))
-            first, at_work = pipe.execute()
+            pipe.publish(_bell(code), 1)
+            first, at_work, listening = pipe.execute()
+            if listening:
+                continue  # whoever sends there has heard it
             if urgent or (first and not at_work):
                 current_app.send_task(SEND_TASK, args=[code], ignore_result=True, retry=False)
         except (OperationalError, OSError, redis.RedisError) as error:
@@ -59,6 +63,42 @@ def finish(code: str) -> bool:
         return bool(pipe.execute()[1])
     except redis.RedisError:
         return False
+
+
+class Ear:
+    """Hears the bell of one broker, for the one process that sends there. Without Redis it hears nothing, and time passes."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.channel: Any = None
+
+    def wait(self, seconds: float) -> bool:
+        """Return True as soon as the bell rings, False after some seconds."""
+        end = time.monotonic() + seconds
+        try:
+            if self.channel is None:
+                self.channel = client().pubsub(ignore_subscribe_messages=True)
+                self.channel.subscribe(_bell(self.code))
+            while (left := end - time.monotonic()) > 0:
+                if self.channel.get_message(timeout=left) is not None:
+                    while self.channel.get_message(timeout=0) is not None:
+                        pass  # rings that came together are one
+                    return True
+        except redis.RedisError:
+            self.close()
+            time.sleep(max(end - time.monotonic(), 0))
+        return False
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self.channel is not None:
+            with suppress(redis.RedisError):
+                self.channel.close()
+            self.channel = None
+
+
+def _bell(code: str) -> str:
+    return f"oms:bell:{code}"
 
 
 def _rung(code: str) -> str:

@@ -22,7 +22,8 @@ class Standing:
 
     `word` is suspended, stopped or done_for_day, empty where it works; `traded_at` the latest execution of a lasting
     order, which ends its rest; `terms_at` when terms were last restated or replaced; `split` the new and the old
-    quantity of a corporate action, which counts for what was filled before `split_at`.
+    quantity of a corporate action, which counts for what was filled before `split_at`; `received` that the broker has the
+    order and has not taken it yet.
     """
 
     word: str = ""
@@ -31,6 +32,7 @@ class Standing:
     terms_at: datetime | None = None
     split: tuple[Decimal, Decimal] | None = None
     split_at: datetime | None = None
+    received: bool = False
 
     @classmethod
     def read(cls, stored: Mapping[str, Any] | None) -> Self:
@@ -39,13 +41,15 @@ class Standing:
             return cls()
         times = {n: datetime.fromisoformat(stored[n]) for n in _TIMES if n in stored}
         split = (Decimal(stored["split"][0]), Decimal(stored["split"][1])) if "split" in stored else None
-        return cls(word=stored.get("word", ""), split=split, **times)
+        return cls(word=stored.get("word", ""), split=split, received=bool(stored.get("received")), **times)
 
     def as_json(self) -> dict[str, Any] | None:
         """Return what a row keeps; None of nothing."""
         kept: dict[str, Any] = {n: rfc3339(t) for n in _TIMES if (t := getattr(self, n)) is not None}
         if self.word:
             kept["word"] = self.word
+        if self.received:
+            kept["received"] = True
         if self.split is not None:
             kept["split"] = [text(q) for q in self.split]
         return kept or None

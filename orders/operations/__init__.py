@@ -3,10 +3,11 @@
 from orders.operations.changing import cancel, cancel_matching, replace
 from orders.operations.guarding import guard
 from orders.operations.liquidating import advance_all
+from orders.operations.meeting import meet_again
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.releasing import decide_release, lapse_held, release_apart
-from orders.operations.reporting import apply, apply_parked
+from orders.operations.reporting import apply, apply_parked, fits_none
 from orders.operations.sending import resolve, send, send_once
 from orders.operations.triggering import watch
 from orders.operations.working import is_due, pause, resume, work
@@ -20,10 +21,12 @@ __all__ = [
     "cancel",
     "cancel_matching",
     "decide_release",
+    "fits_none",
     "guard",
     "is_due",
     "key_of",
     "lapse_held",
+    "meet_again",
     "pause",
     "place",
     "preview",

@@ -24,6 +24,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
 from orders.domain.triggers import STOPS, WORKS_FOR
 from orders.models import Algo, ChildOrder, Order, Submission, Trigger
+from orders.operations.placing import part_of
 from orders.operations.recording import (
     Book,
     close_here,
@@ -312,6 +313,8 @@ def _submit_replace(
         limit_price=wanted.limit_price,
         stop_price=wanted.stop_price if order.working_type in STOPS else None,
         expire_at=order.expire_at,
+        display_quantity=part_of(order, "display_quantity", wanted.quantity),
+        min_quantity=part_of(order, "min_quantity", wanted.quantity),
     )
     submit(
         book, child, Submission.Kind.REPLACE, identifier, asdict(message), at, reduces=False, unit_amount=unit_amount

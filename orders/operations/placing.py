@@ -706,8 +706,8 @@ def new_child(
         limit_price=order.limit_price,
         stop_price=stop_price,
         expire_at=order.expire_at,
-        display_quantity=_part(order, "display_quantity", quantity),
-        min_quantity=_part(order, "min_quantity", quantity),
+        display_quantity=part_of(order, "display_quantity", quantity),
+        min_quantity=part_of(order, "min_quantity", quantity),
         trail_amount=_trail(order, "trail_amount"),
         trail_percent=_trail(order, "trail_percent"),
     )
@@ -732,7 +732,7 @@ def new_child(
     return child, submission
 
 
-def _part(order: Order, name: str, quantity: Decimal) -> Decimal | None:
+def part_of(order: Order, name: str, quantity: Decimal) -> Decimal | None:
     """Return a part of the quantity that a broker is asked for, of no more than it gets."""
     told = None if order.algo else order.instruction(name)
     return None if told is None else min(Decimal(told), quantity)
@@ -753,6 +753,7 @@ __all__ = [
     "key_of",
     "new_child",
     "order_out",
+    "part_of",
     "place",
     "place_locked",
 ]

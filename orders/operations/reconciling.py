@@ -39,7 +39,7 @@ from portfolio.reconciling import KINDS, Compared
 from portfolio.statements import known_at, profile_named, require_broker, stage
 from risk import operations as risk
 
-RECONCILE_LOCK = 7305
+RECONCILE_LOCK = 7306
 FILLS_BACK = timedelta(days=3)
 """How far back a broker is asked for fills: brokers revise what they told for days."""
 OVERLAP = timedelta(minutes=10)

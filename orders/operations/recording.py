@@ -333,6 +333,7 @@ def submit_cancel(book: Book, child: ChildOrder, at: datetime, *, due_at: dateti
         account=external_account(order, child),
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
+        quantity=child.quantity,
     )
     submit(book, child, Submission.Kind.CANCEL, identifier, asdict(message), at, reduces=True, due_at=due_at)
 

@@ -64,12 +64,20 @@ ENDS = {
     ReportKind.CALCULATED: OrdStatus.CALCULATED,
 }
 WORDS = {ReportKind.SUSPENDED: OrdStatus.SUSPENDED, ReportKind.STOPPED: OrdStatus.STOPPED}
+UNDECIDED = frozenset(
+    {
+        ReportKind.PENDING_NEW, ReportKind.PENDING_CANCEL, ReportKind.PENDING_REPLACE, ReportKind.CANCEL_REJECTED,
+        ReportKind.REPLACE_REJECTED,
+    }
+)  # fmt: skip
+"""What says nothing on whether the broker has taken the order."""
 CORPORATE_ACTION, DUPLICATE = "corporate_action", "duplicate"
 CANCEL_AGAIN = timedelta(seconds=1)
 """How long after a broker refused to cancel what it may not have seen yet it is asked again."""
 MARKET_SECONDS = 2.0
 """A fill told later than this is not measured against the quotes of the moment that it is told in."""
 MENDING = "mending:"
+NO_WORD = Standing()
 CLIENT_ID_MAX = 36
 _DATABASE_TROUBLE = (OperationalError, InterfaceError)
 _UNPROVEN = (SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN)
@@ -147,6 +155,23 @@ def apply_parked(broker_id: int, *, actor: Actor, at: datetime, mended: bool = F
     return sum(_apply_row(broker_id, i, actor=actor, at=at) for i in ids)
 
 
+def fits_none(broker_id: int, at: datetime) -> dict[str, str]:
+    """Return the DKReason of each execution id that was reported at a time and fits no order, or not its own."""
+    found = sql.run(
+        "SELECT p.report->>'execution_id', p.waits_for FROM orders_parkedreport p WHERE p.broker_id = %s AND p.received_at = %s "
+        "AND p.applied_at IS NULL AND p.report->>'kind' = 'trade'",
+        [broker_id, at],
+    )
+    return {execution: _dk_reason(why) for execution, why in found if execution}
+
+
+def _dk_reason(waits_for: str) -> str:
+    """Return FIX's word for why an execution is not ours: no such order, another side or symbol, anything else."""
+    if waits_for.startswith("order:"):
+        return "D"
+    return "B" if "side" in waits_for else "A" if "symbol" in waits_for else "Z"
+
+
 _READY = """
 SELECT p.id FROM orders_parkedreport p WHERE p.broker_id = %(broker)s AND p.applied_at IS NULL AND (
   starts_with(p.waits_for, 'order:') AND EXISTS (SELECT 1 FROM orders_submission s
@@ -220,7 +245,9 @@ def _apply(broker_id: int, reports: Sequence[Report], *, actor: Actor, at: datet
         fold = Fold(broker_id, book, _known_executions(broker_id, reports, book), at)
         for report in reports:
             owner = _owner(owners, report)
-            if owner is None:
+            if owner is None and report.kind is ReportKind.STATUS:
+                log.info("status_of_no_order", broker=broker_id, client_order_id=report.client_order_id)
+            elif owner is None:
                 fold.park(report, f"order:{report.client_order_id}")
             elif wrong := _mismatch(owner, book, report):
                 log.error("report_mismatch", broker=broker_id, child=str(owner.child), fields=wrong)
@@ -379,6 +406,7 @@ class Fold:
         """Fold one report into its broker order."""
         if _tells_nothing(child, submission, report):
             return
+        self._note_receipt(child, report)
         if report.broker_order_id and not child.broker_order_id:
             child.broker_order_id = report.broker_order_id
         self._resurrect(child, submission, report)
@@ -400,6 +428,20 @@ class Fold:
         if report.kind is not ReportKind.CANCEL_REJECTED:
             self._proves_arrival(submission, report)
         self.children[child.id] = child
+
+    def _note_receipt(self, child: ChildOrder, report: Report) -> None:
+        """Know of an order that it only arrived, until the broker says anything more of it; whichever comes first."""
+        if report.kind is ReportKind.PENDING_NEW:
+            first = next(s for s in self.book.submissions[child.id] if s.kind == Submission.Kind.NEW)
+            if child.broker_order_id or first.state not in _UNPROVEN:
+                return
+            standing = Standing.read(child.standing)
+            standing.received = True
+            child.standing = standing.as_json()
+        elif child.standing and "received" in child.standing and report.kind not in UNDECIDED:
+            standing = Standing.read(child.standing)
+            standing.received = False
+            child.standing = standing.as_json()
 
     def _resurrect(self, child: ChildOrder, submission: Submission | None, report: Report) -> None:
         """Take back a verdict of ours: what was held for absent or unsent lives, so it is shown, and canceled."""
@@ -840,14 +882,16 @@ def settle_child(book: Book, child: ChildOrder, *, at: datetime) -> None:
     """Derive a broker order's status and leaves from the facts known of it."""
     submissions = book.submissions.get(child.id, [])
     first = next((s for s in submissions if s.kind == Submission.Kind.NEW), None)
+    standing = Standing.read(child.standing) if child.standing else NO_WORD
+    arrived = bool(child.broker_order_id) or (first is not None and first.state == SubmissionState.ACCEPTED)
     facts = ChildFacts(
         quantity=child.quantity,
         filled=child.filled_quantity,
-        acknowledged=bool(child.broker_order_id) or (first is not None and first.state == SubmissionState.ACCEPTED),
+        acknowledged=arrived and not standing.received,
         ended_as=child.ended_as,
         cancel_pending=bool(book.pending(child, Submission.Kind.CANCEL)),
         replace_pending=bool(book.pending(child, Submission.Kind.REPLACE)),
-        standing=Standing.read(child.standing).in_force() if child.standing else "",
+        standing=standing.in_force(),
     )
     child.overfilled = child.filled_quantity > child.quantity
     target = child_status(facts)

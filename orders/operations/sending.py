@@ -15,6 +15,7 @@ import structlog
 from brokers import operations as health
 from brokers import queries as brokers
 from brokers.adapters import adapter_for, capabilities_of
+from brokers.adapters.hosting import may_speak
 from brokers.adapters.port import (
     Answer,
     BrokerError,
@@ -138,9 +139,12 @@ def sending(
     """Send what fits into one call, stopping where the process may be frozen or end: before and after the call.
 
     Claim and record are short transactions; the call stands between them, outside of any. A broker that was switched off
-    gets cancels only. Yields the points passed, returns how many messages went out.
+    gets cancels only; one whose session belongs to a gateway gets nothing from anybody else. Yields the points passed, returns
+    how many messages went out.
     """
     adapter = adapter_for(broker.id, broker.adapter, broker.settings)
+    if not may_speak(broker.id, adapter):
+        return 0
     size = min(CLAIM_MAX, adapter.capabilities.batch_max)
     # The deadline counts from before the lease begins: who was frozen after the claim wakes up too late to send.
     deadline = monotonic() + CALL_SECONDS_MAX
@@ -284,7 +288,7 @@ def _write_outcomes(
         written = sql.run(
             """
             UPDATE orders_submission s SET state = CASE WHEN s.state = 'sent' THEN u.state ELSE s.state END,
-              due_at = u.due, log = s.log || u.log, lease_until = NULL,
+              due_at = u.due, log = s.log || u.log, lease_until = CASE WHEN u.state = 'sent' THEN s.lease_until END,
               resolved_at = CASE WHEN u.state = 'accepted' AND s.kind = 'new' THEN %s ELSE s.resolved_at END
             FROM unnest(%s::uuid[], %s::bigint[], %s::varchar[], %s::timestamptz[], %s::jsonb[]) u(id, fence, state, due, log)
             WHERE s.id = u.id AND s.fence = u.fence
@@ -306,8 +310,9 @@ def _write_outcomes(
                 "WHERE c.id = u.id AND c.broker_order_id = ''",
                 [sql.uuids([i for i, _ in told]), [b for _, b in told]],
             )
-        reached = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for _, a in pairs)
-        health.note_sending(broker.id, reached=reached, ack_ms=took_ms if reached else None, at=at)
+        answered = any(a.outcome in (Outcome.ACCEPTED, Outcome.REJECTED) for _, a in pairs)
+        reached = answered or any(a.outcome is Outcome.PENDING for _, a in pairs)
+        health.note_sending(broker.id, reached=reached, ack_ms=took_ms if answered else None, at=at)
         outcomes = [[str(c.id), c.fence, str(a.outcome)] for c, a in pairs]
         entry = Entry(
             broker_stream(broker.code),
@@ -330,6 +335,8 @@ def _lock(child_ids: Sequence[UUID], submission_ids: Sequence[UUID]) -> None:
 def _next_state(claimed: Claimed, answer: Answer, at: datetime) -> tuple[str, datetime]:
     if answer.outcome is Outcome.ACCEPTED:
         return SubmissionState.ACCEPTED, at
+    if answer.outcome is Outcome.PENDING:
+        return SubmissionState.SENT, at
     if answer.outcome is Outcome.UNKNOWN or answer.outcome is Outcome.REJECTED:
         # A refusal is settled by `apply` in the next transaction; should we die before it, asking the broker will.
         return SubmissionState.UNKNOWN, at + timedelta(seconds=backoff_seconds(1))
@@ -452,6 +459,8 @@ def resolve(broker: BrokerRef, *, clock: Any) -> int:
     if not rows:
         return 0
     adapter = adapter_for(broker.id, broker.adapter, broker.settings)
+    if not may_speak(broker.id, adapter):
+        return 0
     since = min(r.sent_at or r.created_at for r in rows) - LOOK_BACK
     try:
         lookups = {x.client_order_id: x for x in adapter.look_up([r.client_order_id for r in rows], since=since)}
@@ -496,7 +505,9 @@ def _settle(
     return settled + len(absent)
 
 
-_ENDED = {str(s): kind for kind, s in reporting.ENDS.items() if s is not OrdStatus.DONE_FOR_DAY}
+_ENDED = {str(s): kind for kind, s in reporting.ENDS.items() if s is not OrdStatus.DONE_FOR_DAY} | {
+    str(OrdStatus.PENDING_NEW): ReportKind.PENDING_NEW
+}
 
 
 def _shown(row: Submission, found: OrderState | None) -> Report:
@@ -506,9 +517,13 @@ def _shown(row: Submission, found: OrderState | None) -> Report:
     """
     assert found is not None  # noqa: S101 - a look-up without reports was taken for an answer because of it
     ended = found.status if row.kind == Submission.Kind.NEW else ""
+    return _as_report(found, row.client_order_id, _ENDED.get(ended, ReportKind.STATUS))
+
+
+def _as_report(found: OrderState, client_order_id: str, kind: ReportKind) -> Report:
     return Report(
-        kind=_ENDED.get(ended, ReportKind.STATUS),
-        client_order_id=row.client_order_id,
+        kind=kind,
+        client_order_id=client_order_id,
         broker_order_id=found.broker_order_id,
         account=found.account,
         symbol=found.symbol,
@@ -519,6 +534,14 @@ def _shown(row: Submission, found: OrderState | None) -> Report:
         leaves_quantity=found.leaves_quantity,
         text=found.reason,
     )
+
+
+def end_shown(found: OrderState) -> Report | None:
+    """Return the end that a broker shows of an order, None of one that it shows working or filled."""
+    kind = _ENDED.get(found.status)
+    if kind is None or kind is ReportKind.PENDING_NEW:
+        return None
+    return _as_report(found, found.client_order_id, kind)
 
 
 @in_transaction

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import random
 import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,24 +17,30 @@ from django.db import InterfaceError, OperationalError, connection
 
 from brokers import operations as inbox
 from brokers import queries as brokers
+from brokers import sessions
 from brokers.adapters import adapter_for
-from brokers.adapters.port import BrokerError, Frame
+from brokers.adapters.hosting import Hosted, host, hosted_here, leave
+from brokers.adapters.port import BrokerAdapter, BrokerClosed, BrokerError, Frame, Report, ReportKind
 from brokers.domain.reference import BrokerRef
 from oms.kernel.actor import Actor
-from oms.runtime import crash, sql
+from oms.runtime import crash, doorbell, sql
 from oms.runtime.commands import add_options, tell
 from orders import operations as desk
 from orders.tasks import due_work
 
-LEASE_SECONDS = 6
 RENEW_SECONDS = 2
 POLL_SECONDS = 0.25
 RECONNECT_SECONDS = 0.5
+RECONNECT_SECONDS_MAX = 10.0
+"""A session that can't be had is tried for again after half a second, doubled with each failure up to this, with jitter."""
+STOOD_SECONDS = 5.0
+"""A session that stood for so long was one: its end is the first failure again."""
 BREATH_SECONDS_MAX = 0.02
 FULL = 200
 """After applying few reports a gateway rests as long as that took, at most so long: what arrives meanwhile is applied
 together, and those who place orders in the same accounts get their turn. A batch of so many is full: waiting for more
 gains nothing."""
+SWEEP_SECONDS = 1.0
 WELCOME_SECONDS = 10.0
 """A broker that starts together with the desk may be late by so much before anybody is warned."""
 log = structlog.get_logger(__name__)
@@ -75,24 +83,33 @@ class Gateway:
         self.stop = threading.Event()
         self.actor = Actor.system("gateway")
         self.renewed = 0.0
+        self.fence = 0
+        self.hosts = self.locked = False
+        self.failures = 0
+        self.stood_since: float | None = None
+        self.anew = threading.Event()
         self.began, self.met = time.monotonic(), False
         self.frames = self.reports = 0
 
     def run(self) -> None:
         """Hold the lease, follow the stream, reconnect when it breaks."""
         threading.Thread(target=self._sweep, daemon=True).start()
+        self.hosts = adapter_for(self.broker.id, self.broker.adapter, self.broker.settings).capabilities.hosted
         while not self.stop.is_set():
             try:
                 self._session()
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", broker=self.broker.code, error=str(error).strip())
                 connection.close()
+                self.locked = False  # it went with the connection
                 self.stop.wait(RECONNECT_SECONDS)
+        self._let_go()
         self._release()
 
     def _session(self) -> None:
         """Follow the stream until it breaks, if the lease is ours; what PostgreSQL does meanwhile is the caller's matter."""
         if not self._hold_lease():
+            self._let_go()
             self.stop.wait(1)
             return
         # an administrator, or a venue that moved, may have changed where the broker is found
@@ -101,37 +118,73 @@ class Gateway:
             self._follow()
         except BrokerError as error:
             early = not self.met and time.monotonic() - self.began < WELCOME_SECONDS
-            (log.info if early else log.warning)("session_lost", broker=self.broker.code, error=str(error))
+            quiet = early or isinstance(error, BrokerClosed)
+            (log.info if quiet else log.warning)("session_lost", broker=self.broker.code, error=str(error))
             self._connected(False)
-            self.stop.wait(RECONNECT_SECONDS)
+            if self.hosts:
+                sessions.note(self.broker.id, "closed" if isinstance(error, BrokerClosed) else "waiting", str(error))
+            self._rest(self._pause(error))
+
+    def _pause(self, error: BrokerError) -> float:
+        """Return how long to wait before the next try."""
+        if isinstance(error, BrokerClosed):
+            return max((error.opens_at - now()).total_seconds(), 1.0)
+        if self.stood_since is not None and time.monotonic() - self.stood_since > STOOD_SECONDS:
+            self.failures = 0
+        self.stood_since = None
+        self.failures += 1
+        ceiling = min(RECONNECT_SECONDS * 2.0 ** (self.failures - 1), RECONNECT_SECONDS_MAX)
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, and keep the lease; what changes meanwhile in the settings is worth a try at once."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.stop.wait(min(left, 1.0)):
+            if not self._hold_lease() or self._settings_changed():
+                return
+
+    def _settings_changed(self) -> bool:
+        there = brokers.brokers_by_code().get(self.broker.code)
+        return there is not None and (there.adapter, there.settings) != (self.broker.adapter, self.broker.settings)
 
     def _hold_lease(self) -> bool:
         """Take or renew the lease; False while another gateway has it."""
         if time.monotonic() - self.renewed < RENEW_SECONDS:
             return True
-        held = sql.run(
-            """
-            INSERT INTO brokers_brokersession AS s (broker_id, owner, fence, lease_until, connected)
-            VALUES (%(broker)s, %(owner)s, 1, desk_clock() + make_interval(secs => %(lease)s), false)
-            ON CONFLICT (broker_id) DO UPDATE SET owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until,
-              fence = s.fence + (s.owner <> EXCLUDED.owner)::int
-            WHERE s.owner = EXCLUDED.owner OR s.lease_until IS NULL OR s.lease_until < desk_clock()
-            """,
-            {"broker": self.broker.id, "owner": self.owner, "lease": LEASE_SECONDS},
-        ).rowcount
-        self.renewed = time.monotonic() if held else 0.0
-        return bool(held)
+        fence = sessions.take_lease(self.broker.id, self.owner)
+        self.renewed = time.monotonic() if fence is not None else 0.0
+        if fence is None:
+            return False
+        self.fence = fence
+        if self.hosts and not self.locked:
+            self.locked = sessions.lock_session(self.broker.id)
+            if not self.locked:  # somebody who lost the lease has not let go yet: frozen, perhaps
+                self.renewed = 0.0
+                return False
+        return True
+
+    def _let_go(self) -> None:
+        """Leave the session to whoever has the lease by now."""
+        leave(self.broker.id)
+        if self.locked:
+            sessions.unlock_session(self.broker.id)
+            self.locked = False
 
     def _follow(self) -> None:
         self.broker = brokers.brokers().get(self.broker.id, self.broker)  # its address may have changed
-        adapter = adapter_for(self.broker.id, self.broker.adapter, self.broker.settings)
+        adapter = self._adapter()
+        fence = self.fence
         cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
         stream = adapter.stream((cursor[0] if cursor else None) or 0)
-        self._connected(True)
-        self.met = True
-        desk.apply_parked(self.broker.id, actor=self.actor, at=now(), mended=True)
+        self.stood_since = time.monotonic()
         try:
-            while not self.stop.is_set() and self._hold_lease():
+            self._connected(True)
+            self.met = True
+            self.anew.set()
+            desk.apply_parked(self.broker.id, actor=self.actor, at=now(), mended=True)
+            while (
+                not self.stop.is_set() and self._hold_lease() and self.fence == fence and not self._settings_changed()
+            ):
                 frames = stream.receive(POLL_SECONDS)
                 if frames:
                     started = time.monotonic()
@@ -139,6 +192,17 @@ class Gateway:
                         self.stop.wait(min(time.monotonic() - started, BREATH_SECONDS_MAX))
         finally:
             stream.close()
+        self._connected(False)
+
+    def _adapter(self) -> BrokerAdapter:
+        """Return the adapter; one that this process hosts is the same for all its threads, and knows whose session it is."""
+        leave(self.broker.id)
+        adapter = adapter_for(self.broker.id, self.broker.adapter, self.broker.settings)
+        self.hosts = adapter.capabilities.hosted
+        if isinstance(adapter, Hosted):
+            adapter.attach(sessions.KeptSession(self.broker.id, self.owner, self.fence))
+            host(self.broker.id, adapter)
+        return adapter
 
     def _take(self, frames: list[Frame]) -> int:
         """Keep and apply what arrived; return how many reports that were."""
@@ -154,7 +218,19 @@ class Gateway:
         cursor = max((f.sequence for f in frames if f.sequence is not None), default=None)
         desk.apply(self.broker.id, reports, actor=self.actor, at=at, cursor=cursor)
         crash.point("after_apply")
+        self._disown(reports, at)
         return len(reports)
+
+    def _disown(self, reports: Sequence[Report], at: datetime) -> None:
+        """Tell the broker which fills belong to no order of ours, where its protocol has a word for it."""
+        adapter = hosted_here(self.broker.id)
+        if not isinstance(adapter, Hosted) or not any(r.kind is ReportKind.TRADE for r in reports):
+            return
+        fits_none = desk.fits_none(self.broker.id, at)
+        for report in reports:
+            if report.kind is ReportKind.TRADE and (why := fits_none.get(report.execution_id or "")):
+                log.error("trade_disowned", broker=self.broker.code, execution=report.execution_id, why=why)
+                adapter.disown(report, why)
 
     def _connected(self, connected: bool) -> None:
         sql.run(
@@ -169,18 +245,34 @@ class Gateway:
         )
 
     def _sweep(self) -> None:
-        """Send and resolve what workers leave lying: without Redis or Celery orders still go out, only later."""
-        while not self.stop.wait(1.0):
+        """Send and resolve what workers leave lying: without Redis or Celery orders still go out, only later.
+
+        Where the session is ours alone nobody else sends: the bell is for us, and the sweep finds what it did not tell.
+        """
+        ear, swept_at = doorbell.Ear(self.broker.code), 0.0
+        while not self.stop.is_set():
+            rung = ear.wait(SWEEP_SECONDS) if self.hosts else self.stop.wait(SWEEP_SECONDS)
             try:
-                for code, unsent, unanswered in due_work():
-                    if code != self.broker.code:
-                        continue
-                    if unsent:
-                        desk.send(self.broker, owner=f"{self.owner}:sweep", clock=now)
-                    if unanswered:
-                        desk.resolve(self.broker, clock=now)
-                        desk.apply_parked(self.broker.id, actor=self.actor, at=now())
+                if rung and hosted_here(self.broker.id):
+                    desk.send(self.broker, owner=f"{self.owner}:session", clock=now)
+                if time.monotonic() - swept_at >= SWEEP_SECONDS:
+                    swept_at = time.monotonic()
+                    self._sweep_once()
             except (OperationalError, InterfaceError):
                 connection.close()
             except Exception:
                 log.exception("sweep_failed", broker=self.broker.code)
+        ear.close()
+
+    def _sweep_once(self) -> None:
+        if self.hosts and self.anew.is_set():
+            self.anew.clear()
+            desk.meet_again(self.broker, actor=self.actor, clock=now)
+        for code, unsent, unanswered in due_work():
+            if code != self.broker.code:
+                continue
+            if unsent:
+                desk.send(self.broker, owner=f"{self.owner}:sweep", clock=now)
+            if unanswered:
+                desk.resolve(self.broker, clock=now)
+                desk.apply_parked(self.broker.id, actor=self.actor, at=now())
