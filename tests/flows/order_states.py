@@ -76,10 +76,12 @@ def _row(line: str) -> Row:
 class Play:
     """One order at one broker, led through rows; after each report the desk must show what the row says."""
 
+    broker = "NEAR"
+
     def __init__(self, desk: Desk, start: datetime | None = None) -> None:
         self.desk = desk
         self.start = start or desk.at
-        self.sent: dict[str, Message] = {}
+        self.sent: dict[str, Any] = {}
         self.waiting: dict[str, str] = {}  # requests without an answer: id → kind
         self.order_id: Any = None
         self.filled = Decimal(0)
@@ -105,7 +107,7 @@ class Play:
         actor = desk.actor(desk.alice)
         if row.kind == "new":
             tif = row.more.get("tif", "day")
-            [placed] = desk.place(f"buy {row.quantity} AAPL limit 99.00 {tif}", broker="NEAR")
+            [placed] = desk.place(f"buy {row.quantity} AAPL limit 99.00 {tif}", broker=self.broker)
             assert placed.problem is None, placed.problem
             self.order_id = placed.order_id
             self.filled = Decimal(0)
@@ -116,11 +118,17 @@ class Play:
             quantity = None if row.quantity == self.child().quantity else row.quantity
             desk_operations.replace(self.order_id, Terms(quantity, price), actor=actor, at=desk.at)
         Submission.objects.filter(state="prepared").update(due_at=desk.at - timedelta(seconds=60))
-        desk.send()
-        self.sent[row.id] = message = desk.near.sent[-1]
+        self.sent[row.id] = self._sent(row)
         if row.kind != "new":
             self.waiting[row.id] = row.kind
+
+    def _sent(self, row: Row) -> Any:
+        """Return what reached the broker of a request, which must follow the one that the row says."""
+        self.desk.send()
+        message = self.desk.near.sent[-1]
+        if row.kind != "new":
             assert getattr(message, "orig_client_order_id", "") == self.sent[row.orig].client_order_id
+        return message
 
     def _tell(self, row: Row) -> None:
         kind = row.kind
@@ -173,6 +181,7 @@ class Play:
         return known.client_order_id if known else name
 
     def _check(self, row: Row) -> None:
+        """Compare what the desk shows with what the row says."""
         if row.kind == "status" and row.status == "rejected":
             return  # what the broker doesn't know changes nothing: the next row shows it
         child = self.child()

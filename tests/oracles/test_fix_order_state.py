@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Desk
+from tests.fix.conftest import Wired, wire
+from tests.fix.states import play_all
 from tests.flows.order_states import Play, Row, paths, roomy
 
+__all__ = ["wire"]  # the fixture of the FIX tests
 FILE = Path(os.environ.get("ORACLES_DIR", "../shared/oracles")) / "fix_order_state.json"
 KINDS = {
     "NewOrderSingle": "new",
@@ -55,17 +59,26 @@ def rows_of(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [r | {"order_qty": r.get("order_qty") or units} if r["msg"] == "NewOrderSingle" else r for r in rows]
 
 
-def cases() -> list[Any]:
+def ways() -> dict[str, list[Row]]:
     found = json.loads(FILE.read_text())["scenarios"] if FILE.exists() else []
-    return [
-        pytest.param(way, id=f"{case['id']}{f'-{n}' if n else ''}")
+    return {
+        f"{case['id']}{f'-{n}' if n else ''}": way
         for case in found
         for n, way in enumerate(paths([row(r) for r in rows_of(case)]))
-    ]
+    }
 
 
-@pytest.mark.parametrize("way", cases())
+@pytest.mark.parametrize("way", [pytest.param(way, id=title) for title, way in ways().items()])
 def test_a_published_race(desk: Desk, way: list[Row]) -> None:
     roomy(desk)
     Play(desk).run(way)
     desk.holds()
+
+
+@pytest.mark.skipif(not FILE.exists(), reason=f"the published races are not at {FILE}")
+@pytest.mark.parametrize("begin", ["FIX.4.4", pytest.param("FIX.4.2", marks=pytest.mark.long)])
+def test_the_published_races_through_a_fix_session(wire: Callable[..., Wired], begin: str) -> None:
+    wired = wire(begin)
+    wired.log_on()
+    assert play_all(wired, ways()) == {}
+    wired.desk.holds()
