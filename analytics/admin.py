@@ -48,8 +48,20 @@ class RouteQualityAdmin(Facts):
 class FillSumAdmin(Facts):
     """Sums of fills."""
 
-    list_display = ["day", "hour", "account", "instrument", "broker", "strategy", "fills", "notional", "arrival"]
-    list_filter = ["broker", "size", "algo"]
+    list_display = [
+        "day",
+        "pair",
+        "account",
+        "broker",
+        "instrument",
+        "strategy",
+        "algo",
+        "hour",
+        "size",
+        "fills",
+        "notional",
+    ]
+    list_filter = ["pair", "broker"]
     list_select_related = ["account", "instrument", "broker", "strategy"]
 
 
@@ -57,6 +69,6 @@ class FillSumAdmin(Facts):
 class RouteSumAdmin(Facts):
     """Sums of broker orders."""
 
-    list_display = ["day", "hour", "account", "instrument", "broker", "sent", "accepted", "rejected", "unknown"]
+    list_display = ["day", "account", "broker", "instrument", "sent", "accepted", "rejected", "unknown"]
     list_filter = ["broker"]
     list_select_related = ["account", "instrument", "broker"]

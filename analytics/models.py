@@ -107,66 +107,80 @@ class RouteQuality(_Keys):
         return str(self.child_id)
 
 
-class FillSum(_Keys):
-    """Fills added up by all that they are grouped by; sums in the desk's currency, and of basis points for means and intervals."""
+class FillSum(models.Model):
+    """Fills added up by day, account and two more keys: a row bears the two of its `pair` and no others.
+
+    Money is in millionths of the desk's currency, basis points in ten-thousandths, their squares too: whole numbers add up
+    exactly and fast. Every pair of keys holds every fill, so a report reads one pair alone.
+    """
 
     id = models.BigAutoField(primary_key=True)
+    pair = models.SmallIntegerField()  # see `analytics.domain.pairs`
+    day = models.DateField()
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False, db_constraint=False)
+    broker = models.ForeignKey(Broker, models.PROTECT, null=True, db_index=False, db_constraint=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False, db_constraint=False)
+    strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False, db_constraint=False)
+    algo = models.CharField(max_length=8, null=True)
+    hour = models.SmallIntegerField(null=True)
+    size = models.CharField(max_length=8, null=True)
     fills = models.BigIntegerField(db_default=0)
     unrated = models.BigIntegerField(db_default=0)  # fills without a rate into the desk's currency: in no sum of money
-    notional = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    fees = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
+    notional = models.BigIntegerField(db_default=0)
+    fees = models.BigIntegerField(db_default=0)
     measured = models.BigIntegerField(db_default=0)  # fills with a decision's mid
-    measured_notional = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    arrival = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    delay = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    trading = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    arrival_bps = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    arrival_bps_squares = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
+    measured_notional = models.BigIntegerField(db_default=0)
+    arrival = models.BigIntegerField(db_default=0)
+    delay = models.BigIntegerField(db_default=0)
+    trading = models.BigIntegerField(db_default=0)
+    arrival_bps = models.BigIntegerField(db_default=0)
+    arrival_bps_squares = models.BigIntegerField(db_default=0)
     quoted = models.BigIntegerField(db_default=0)  # fills with the quote of their moment
-    quoted_notional = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    half_spread = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    effective = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
-    improvement = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)
+    quoted_notional = models.BigIntegerField(db_default=0)
+    half_spread = models.BigIntegerField(db_default=0)
+    effective = models.BigIntegerField(db_default=0)
+    improvement = models.BigIntegerField(db_default=0)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["day", "hour", "account", "instrument", "broker", "strategy", "algo", "size"],
-                name="fill_sum_unique", nulls_distinct=False,
+                fields=["pair", "account", "day", "broker", "instrument", "strategy", "algo", "hour", "size"],
+                name="fill_sum_unique",
+                nulls_distinct=False,
             )
-        ]  # fmt: skip
+        ]
 
     def __str__(self) -> str:
-        return f"{self.day} {self.broker_id}"
+        return f"{self.day} {self.pair}"
 
 
 for _seconds in HORIZONS:  # mark-outs: how many, the sum of their basis points, and of the squares
-    FillSum.add_to_class(f"marks_{_seconds}", models.BigIntegerField(db_default=0))
-    for _name in (f"mark_bps_{_seconds}", f"mark_squares_{_seconds}"):
-        FillSum.add_to_class(_name, models.DecimalField(max_digits=38, decimal_places=10, db_default=0))
+    for _name in (f"marks_{_seconds}", f"mark_bps_{_seconds}", f"mark_squares_{_seconds}"):
+        FillSum.add_to_class(_name, models.BigIntegerField(db_default=0))
 
 
-class RouteSum(_Keys):
-    """Broker orders added up by all that they are grouped by."""
+class RouteSum(models.Model):
+    """Broker orders added up by day, account, broker and instrument."""
 
     id = models.BigAutoField(primary_key=True)
+    day = models.DateField()
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False, db_constraint=False)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False, db_constraint=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False, db_constraint=False)
     sent = models.BigIntegerField(db_default=0)
     accepted = models.BigIntegerField(db_default=0)
     rejected = models.BigIntegerField(db_default=0)
     unknown = models.BigIntegerField(db_default=0)
     repeated = models.BigIntegerField(db_default=0)
     over = models.BigIntegerField(db_default=0)
-    filled_share = models.DecimalField(max_digits=38, decimal_places=10, db_default=0)  # of those that are over
+    filled_share = models.BigIntegerField(db_default=0)  # of those that are over, in millionths
     cancels_asked = models.BigIntegerField(db_default=0)
     cancels_done = models.BigIntegerField(db_default=0)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["day", "hour", "account", "instrument", "broker", "strategy", "algo", "size"],
-                name="route_sum_unique", nulls_distinct=False,
-            )
-        ]  # fmt: skip
+            models.UniqueConstraint(fields=["account", "day", "broker", "instrument"], name="route_sum_unique")
+        ]
 
     def __str__(self) -> str:
         return f"{self.day} {self.broker_id}"

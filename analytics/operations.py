@@ -1,7 +1,7 @@
 """Measuring executions in sets: facts of fills and broker orders, and the sums that reports are read from.
 
 What is measured of an order is taken out of the sums, measured anew and put back, so that late fills, busts and corrections
-revise everything they touch, and the sums are at any time those of the facts. All amounts are exact.
+revise everything they touch, and the sums are at any time those of the facts, to the last unit.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+from analytics.domain.pairs import KEYS, PAIRS
 from analytics.domain.quality import HORIZONS
 from analytics.domain.statistics import BUCKETS_PER_OCTAVE
 from brokers import queries as brokers
@@ -28,7 +29,8 @@ TICK_SECONDS = 60
 MARK_SLACK = timedelta(minutes=1)
 REBUILD_MINUTES_MAX = 30
 _LOCK = 7_304_551
-_KEYS = ("day", "hour", "account_id", "instrument_id", "broker_id", "strategy_id", "algo", "size")
+_SUM_KEYS = ("pair", "account_id", "day", *KEYS)
+_ROUTE_KEYS = ("account_id", "day", "broker_id", "instrument_id")
 
 
 def _tick(at: str, instrument: str = "o.instrument_id") -> str:
@@ -57,7 +59,8 @@ LEFT JOIN unnest(%(instruments)s::bigint[], %(volumes)s::numeric[]) v(id, volume
 """
 _MARKS = ", ".join(f"mid_{h}" for h in HORIZONS)
 _MARKS_NOW = ", ".join(
-    f"CASE WHEN e.executed_at <= %(at)s::timestamptz - interval '{h} s' THEN {_tick(_after(h))} END" for h in HORIZONS
+    f"CASE WHEN %(marks)s AND e.executed_at <= %(at)s::timestamptz - interval '{h} s' THEN {_tick(_after(h))} END"
+    for h in HORIZONS
 )
 _FILLS = f"""
 INSERT INTO analytics_fillquality AS f (execution_id, order_id, day, hour, account_id, instrument_id, broker_id, strategy_id,
@@ -125,34 +128,42 @@ ON CONFLICT (order_id) DO UPDATE SET measured_at = EXCLUDED.measured_at, closed 
 """
 
 _MONEY = "quantity * rate"
-_ARRIVAL_BPS = "round(sign * (price - decision_mid) / decision_mid * 10000, 4)"
+
+
+def _millionths(amount: str) -> str:
+    return f"round(({amount}) * 1000000)::bigint"
+
+
+def _bps_sums(count: str, bps: str, squares: str, cost: str) -> dict[str, str]:
+    """Return the sums that a mean and its interval are told from; `cost` is a share of the price, NULL where it isn't known."""
+    return {
+        count: f"CASE WHEN {cost} IS NOT NULL THEN 1 END",
+        bps: f"round({cost} * 100000000)::bigint",
+        squares: f"round(({cost} * 10000) ^ 2 * 10000)::bigint",
+    }
+
+
 _FILL_SUMS = {
     "fills": "1",
     "unrated": "CASE WHEN rate IS NULL THEN 1 END",
-    "notional": f"round({_MONEY} * price, 10)",
-    "fees": "round(fees * rate, 10)",
-    "measured": "CASE WHEN decision_mid IS NOT NULL THEN 1 END",
-    "measured_notional": f"CASE WHEN decision_mid IS NOT NULL THEN round({_MONEY} * price, 10) END",
-    "arrival": f"round(sign * (price - decision_mid) * {_MONEY}, 10)",
-    "delay": f"round(sign * (coalesce(sent_mid, decision_mid) - decision_mid) * {_MONEY}, 10)",
-    "trading": f"round(sign * (price - coalesce(sent_mid, decision_mid)) * {_MONEY}, 10)",
-    "arrival_bps": _ARRIVAL_BPS,
-    "arrival_bps_squares": f"({_ARRIVAL_BPS}) ^ 2",
+    "notional": _millionths(f"{_MONEY} * price"),
+    "fees": _millionths("fees * rate"),
+    "measured_notional": f"CASE WHEN decision_mid IS NOT NULL THEN {_millionths(f'{_MONEY} * price')} END",
+    "arrival": _millionths(f"sign * (price - decision_mid) * {_MONEY}"),
+    "delay": _millionths(f"sign * (coalesce(sent_mid, decision_mid) - decision_mid) * {_MONEY}"),
+    "trading": _millionths(f"sign * (price - coalesce(sent_mid, decision_mid)) * {_MONEY}"),
+    **_bps_sums("measured", "arrival_bps", "arrival_bps_squares", "(sign * (price - decision_mid) / decision_mid)"),
     "quoted": "CASE WHEN bid IS NOT NULL THEN 1 END",
-    "quoted_notional": f"CASE WHEN bid IS NOT NULL THEN round({_MONEY} * price, 10) END",
-    "half_spread": f"round((ask - bid) / 2 * {_MONEY}, 10)",
-    "effective": f"round(2 * sign * (price - (bid + ask) / 2) * {_MONEY}, 10)",
-    "improvement": f"round((CASE WHEN sign > 0 THEN ask - price ELSE price - bid END) * {_MONEY}, 10)",
+    "quoted_notional": f"CASE WHEN bid IS NOT NULL THEN {_millionths(f'{_MONEY} * price')} END",
+    "half_spread": _millionths(f"(ask - bid) / 2 * {_MONEY}"),
+    "effective": _millionths(f"2 * sign * (price - (bid + ask) / 2) * {_MONEY}"),
+    "improvement": _millionths(f"(CASE WHEN sign > 0 THEN ask - price ELSE price - bid END) * {_MONEY}"),
 }
 
 
 def _mark_sums(seconds: int) -> dict[str, str]:
-    bps = f"round(sign * (price - mid_{seconds}) / price * 10000, 4)"
-    return {
-        f"marks_{seconds}": f"CASE WHEN mid_{seconds} IS NOT NULL THEN 1 END",
-        f"mark_bps_{seconds}": bps,
-        f"mark_squares_{seconds}": f"({bps}) ^ 2",
-    }
+    cost = f"(sign * (price - mid_{seconds}) / price)"
+    return _bps_sums(f"marks_{seconds}", f"mark_bps_{seconds}", f"mark_squares_{seconds}", cost)
 
 
 for _seconds in HORIZONS:
@@ -162,12 +173,10 @@ _ROUTE_SUMS = {
     **{name: f"CASE WHEN outcome = '{name}' THEN 1 END" for name in ("accepted", "rejected", "unknown")},
     "repeated": "CASE WHEN repeated THEN 1 END",
     "over": "CASE WHEN over THEN 1 END",
-    "filled_share": "CASE WHEN over THEN round(least(filled / quantity, 1), 10) END",
+    "filled_share": f"CASE WHEN over THEN {_millionths('least(filled / quantity, 1)')} END",
     "cancels_asked": "CASE WHEN cancel_asked THEN 1 END",
     "cancels_done": "CASE WHEN cancel_asked AND canceled THEN 1 END",
 }
-
-
 _BUCKET = f"greatest(0, ceil({BUCKETS_PER_OCTAVE} * ln(greatest({{ms}}, 1)) / ln(2)))::smallint"
 _TIMES = " UNION ALL ".join(
     f"SELECT order_id, day, account_id, broker_id, instrument_id, '{what}' AS what, {_BUCKET.format(ms=ms)} AS bucket "
@@ -188,10 +197,25 @@ def _add(table: str, facts: str, keys: Sequence[str], sums: Mapping[str, str], s
     )
 
 
+def _add_pairs(facts: str, sums: Mapping[str, str], sign: int, where: str) -> str:
+    """Return the statement that adds fills to the sums of every pair of keys: each fill is worked out once."""
+    worked = ", ".join(f"{e} AS {name}" for name, e in sums.items())
+    values = ", ".join(f"{sign} * coalesce(sum({name}), 0)" for name in sums)
+    moved = ", ".join(f"{name} = r.{name} + EXCLUDED.{name}" for name in sums)
+    sets = ", ".join(f"(account_id, day, {first}, {second})" for first, second in PAIRS)
+    keys = ", ".join(KEYS)
+    return (
+        f"INSERT INTO analytics_fillsum AS r (pair, account_id, day, {keys}, {', '.join(sums)}) "
+        f"SELECT GROUPING({keys}) AS pair, account_id, day, {keys}, {values} FROM ("
+        f"SELECT account_id, day, {keys}, {worked} FROM {facts} WHERE {where} OFFSET 0) worked "
+        f"GROUP BY GROUPING SETS ({sets}) ON CONFLICT ({', '.join(_SUM_KEYS)}) DO UPDATE SET {moved}"
+    )
+
+
 def _all_sums(sign: int, where: str) -> list[str]:
     return [
-        _add("analytics_fillsum", "analytics_fillquality", _KEYS, _FILL_SUMS, sign, where),
-        _add("analytics_routesum", "analytics_routequality", _KEYS, _ROUTE_SUMS, sign, where),
+        _add_pairs("analytics_fillquality", _FILL_SUMS, sign, where),
+        _add("analytics_routesum", "analytics_routequality", _ROUTE_KEYS, _ROUTE_SUMS, sign, where),
         _add("analytics_routetime", f"({_TIMES}) times", _TIME_KEYS, {"count": "1"}, sign, where),
     ]
 
@@ -238,7 +262,7 @@ def _chunks(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
 @in_transaction
 def measure_orders(order_ids: Iterable[UUID], *, at: datetime) -> None:
     """Measure these orders anew, whatever was measured of them before. Nine statements for any number of them."""
-    told = {"ids": sql.uuids(sorted(order_ids)), **_world(at), "benchmarks": True}
+    told = {"ids": sql.uuids(sorted(order_ids)), **_world(at), "benchmarks": True, "marks": True}
     _lock()
     for statement in [*_FORGET, *_MEASURE, *_all_sums(1, _THESE)]:
         sql.run(statement, told)
@@ -285,10 +309,10 @@ def mark(*, at: datetime) -> int:
 
 def _mark_statement(seconds: int) -> str:
     later = f"(f.executed_at + interval '{seconds} s')"
-    summed = _add("analytics_fillsum", "due", _KEYS, _mark_sums(seconds), 1, f"mid_{seconds} IS NOT NULL")
+    summed = _add_pairs("due", _mark_sums(seconds), 1, f"mid_{seconds} IS NOT NULL")
     return f"""
     WITH due AS MATERIALIZED (
-      SELECT f.execution_id, f.sign, f.price, {", ".join(f"f.{k}" for k in _KEYS)}, {_tick(later, "f.instrument_id")} AS mid_{seconds}
+      SELECT f.execution_id, f.sign, f.price, f.account_id, f.day, {", ".join(f"f.{k}" for k in KEYS)}, {_tick(later, "f.instrument_id")} AS mid_{seconds}
       FROM analytics_fillquality f
       WHERE f.executed_at > %(from)s AND f.executed_at <= %(until)s AND f.mid_{seconds} IS NULL
     ), written AS (
@@ -307,17 +331,18 @@ _KEPT = ", ".join(f"mid_{h} = k.mid_{h}" for h in HORIZONS)
 def rebuild(*, at: datetime, benchmarks: bool = True) -> int:
     """Measure everything again from the orders' facts; return how many fills.
 
-    Mids whose ticks are pruned by now are kept as they were measured; without `benchmarks` TWAP and VWAP are, too.
+    Mids whose ticks are pruned by now are kept as they were measured; without `benchmarks` all of them are, with TWAP and VWAP.
     """
     _lock()
     sql.run(f"SET LOCAL statement_timeout = '{REBUILD_MINUTES_MAX}min'")
+    sql.run("SET LOCAL work_mem = '256MB'")
     sql.run(
         f"CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT execution_id, {_MARKS} FROM analytics_fillquality WHERE mid_1 IS NOT NULL"
     )
     sql.run(
         "TRUNCATE analytics_fillquality, analytics_routequality, analytics_fillsum, analytics_routesum, analytics_routetime"
     )
-    told = {**_world(at), "benchmarks": benchmarks}
+    told = {**_world(at), "benchmarks": benchmarks, "marks": benchmarks}
     for statement in (_FILLS, _ROUTES, _ORDERS):
         sql.run(statement.replace("{which}", "true"), told)
     sql.run(

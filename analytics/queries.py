@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from analytics.domain.pairs import bits, pair_for
 from analytics.domain.quality import (
     BPS,
     HORIZONS,
@@ -280,9 +281,10 @@ def tca(account_ids: Iterable[int], *, since: date, until: date, group_by: Seque
     """
     columns = [_NAMES.get(k, k) for k in group_by]
     rows = sql.rows(
-        f"SELECT {', '.join(columns)}, {_SUMMED} FROM analytics_fillsum WHERE account_id = ANY(%s) AND day BETWEEN %s AND %s "
+        f"SELECT {', '.join(columns)}, {_SUMMED} FROM analytics_fillsum "
+        "WHERE pair = %s AND account_id = ANY(%s) AND day BETWEEN %s AND %s "
         f"GROUP BY {', '.join(columns)} HAVING sum(fills) > 0 ORDER BY sum(notional) DESC, {', '.join(columns)}",
-        [sorted(account_ids), since, until],
+        [bits(pair_for(columns)), sorted(account_ids), since, until],
     )
     named = _named(group_by)
     return [{**{k: named[k](row[c]) for k, c in zip(group_by, columns, strict=True)}, **_costs(row)} for row in rows]
@@ -293,7 +295,17 @@ _FILL_SUMS = (
     "arrival_bps_squares", "quoted", "quoted_notional", "half_spread", "effective", "improvement",
     *(f"{name}_{h}" for h in HORIZONS for name in ("marks", "mark_bps", "mark_squares")),
 )  # fmt: skip
-_SUMMED = ", ".join(f"sum({name}) AS {name}" for name in _FILL_SUMS)
+_MILLIONTHS = {
+    "notional", "fees", "measured_notional", "arrival", "delay", "trading", "quoted_notional", "half_spread", "effective", "improvement",
+}  # fmt: skip
+_SUMMED = ", ".join(
+    f"sum({n}) / 1000000.0 AS {n}"
+    if n in _MILLIONTHS
+    else f"sum({n}) / 10000.0 AS {n}"
+    if "bps" in n or "squares" in n
+    else f"sum({n}) AS {n}"
+    for n in _FILL_SUMS
+)
 
 
 def _named(group_by: Sequence[str]) -> dict[str, Any]:
@@ -423,7 +435,7 @@ def _rates(route: Mapping[str, Any] | None) -> dict[str, Any]:
         "unknown": _share(counts["unknown"], counts["sent"]),
         "repeated": _share(counts["repeated"], counts["sent"]),
         "canceled_when_asked": _share(counts["cancels_done"], counts["cancels_asked"]),
-        "fill_rate": text((route["filled_share"] / over).quantize(PLACES)) if route and over else None,
+        "fill_rate": text((route["filled_share"] / 1_000_000 / over).quantize(PLACES)) if route and over else None,
     }
 
 
@@ -447,9 +459,9 @@ def _times(ids: Sequence[int], since: date, until: date) -> dict[tuple[int, str]
 def _drifts(ids: Sequence[int], until: date) -> dict[int, dict[str, Any]]:
     """Return for each broker how far its costs of the last day are from those of the days before, in standard errors."""
     rows = sql.run(
-        "SELECT broker_id, day = %(day)s, sum(measured)::bigint, sum(arrival_bps), sum(arrival_bps_squares) FROM analytics_fillsum "
-        "WHERE account_id = ANY(%(ids)s) AND day BETWEEN %(day)s - %(days)s AND %(day)s GROUP BY 1, 2",
-        {"ids": ids, "day": until, "days": DRIFT_DAYS},
+        "SELECT broker_id, day = %(day)s, sum(measured)::bigint, sum(arrival_bps) / 10000.0, sum(arrival_bps_squares) / 10000.0 "
+        "FROM analytics_fillsum WHERE pair = %(pair)s AND account_id = ANY(%(ids)s) AND day BETWEEN %(day)s - %(days)s AND %(day)s GROUP BY 1, 2",
+        {"ids": ids, "day": until, "days": DRIFT_DAYS, "pair": bits(pair_for(["broker_id"]))},
     )
     found: dict[int, dict[bool, tuple[int, float, float]]] = {}
     for broker_id, today, n, sum_, squares in rows:

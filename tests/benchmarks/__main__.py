@@ -20,13 +20,13 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks import baselines, flat, lists, orderpath, report, screens, setbased
+from tests.benchmarks import baselines, flat, lists, orderpath, quality, report, screens, setbased
 from tests.benchmarks.desk import ROOT, Desk, say
 
 DESK_PARTS = ("batch", "single", "rest", "flat", "screens")
 BASELINES = ("setbased", "naive", "bare")
-AFTERWARDS = ("lists",)
-"""Fills the desk's tables, so that it comes after all that writes to them."""
+AFTERWARDS = ("lists", "quality")
+"""Fill the desk's tables, so that they come after all that writes to them."""
 PARTS = (*DESK_PARTS, *BASELINES, *AFTERWARDS)
 
 
@@ -91,6 +91,8 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
     desk.resume()
     if "lists" in wanted:
         yield "lists", lambda: lists.measure(desk, options.listed)
+    if "quality" in wanted:
+        yield "quality", lambda: quality.measure(desk, options.listed)
 
 
 def machine() -> dict[str, Any]:

@@ -81,6 +81,8 @@ GOALS = (
     ("at rest, acknowledged p95, ms", ("rest", "acknowledged_ms_p95"), None, "<=", 150),
     ("flat, CPU an order late / early", ("flat", "cpu_late_to_early"), None, "<=", 1.1),
     ("lists, slowest page's p95, ms", ("lists", "slowest_p95_ms"), None, "<=", 50),
+    ("quality, slowest report, ms", ("quality", "slowest_report_ms"), None, "<=", 300),
+    ("quality, rebuild, s", ("quality", "rebuilt_in_seconds"), None, "<=", 30),
     ("screens, p99, ms", ("screens", "p99_ms"), None, "<=", 100),
     ("screens, frames seen / sent", ("screens", "frames_seen"), ("screens", "frames_sent"), ">=", 1),
 )  # fmt: skip

@@ -10,13 +10,16 @@ from django.core.management import call_command
 from rest_framework.test import APIClient
 
 from analytics import operations, queries
+from analytics.domain.pairs import KEYS as PAIR_KEYS
+from analytics.domain.pairs import bits
 from analytics.models import ExecutionQuality, FillQuality, FillSum, RouteSum, RouteTime
 from brokers.models import QuoteTick
 from brokers.operations import prune_ticks, sample_ticks
 from oms.runtime import sql
 from tests.conftest import Desk
 
-KEYS = ("day", "hour", "account_id", "instrument_id", "broker_id", "strategy_id", "algo", "size")
+KEYS = {"pair", "day", "account_id", *PAIR_KEYS, "what", "bucket"}
+BY_BROKER = bits(("broker_id", "algo"))
 
 
 @pytest.fixture
@@ -40,15 +43,12 @@ def bought(desk: Desk, text: str, number: int, price: str, **more: Any) -> Any:
     return placed
 
 
-def sums(model: Any) -> list[dict[str, Any]]:
+def sums(model: Any, **which: Any) -> list[dict[str, Any]]:
     """Return the rows of sums that aren't nought, without their ids."""
-    rows = [{k: v for k, v in row.items() if k != "id"} for row in model.objects.order_by(*_order(model)).values()]
-    keys = set(_order(model))
-    return [r for r in rows if any(v for k, v in r.items() if k not in keys)]
-
-
-def _order(model: Any) -> list[str]:
-    return [f.attname for f in model._meta.concrete_fields if f.attname in KEYS or f.attname in ("what", "bucket")]
+    names = [f.attname for f in model._meta.concrete_fields if f.attname != "id"]
+    keys = [n for n in names if n in KEYS]
+    rows = model.objects.filter(**which).order_by(*keys).values(*names)
+    return [r for r in rows if any(r[n] for n in names if n not in KEYS)]
 
 
 def now() -> datetime:
@@ -106,8 +106,8 @@ class TestSums:
         bought(near, "buy 10 AAPL", 1, "100.03")
         bought(near, "sell 5 AAPL", 2, "100.02")
         operations.measure(at=now())
-        [row] = sums(FillSum)
-        assert (row["fills"], row["notional"], row["arrival"]) == (2, Decimal("1500.4"), Decimal("0.2"))
+        [row] = sums(FillSum, pair=BY_BROKER)
+        assert (row["fills"], row["notional"], row["arrival"]) == (2, 1_500_400_000, 200_000)
         [placed] = near.place("buy 20 AAPL")
         near.send()
         fill(near, 3, "8", "100.05")
@@ -116,8 +116,8 @@ class TestSums:
         fill(near, 5, "8", "100.05", kind="bust", ref_execution_id="E3")
         fill(near, 6, "12", "100.01", kind="correct", ref_execution_id="E4")
         operations.measure(at=now())
-        [row] = sums(FillSum)
-        assert (row["fills"], row["arrival"]) == (3, Decimal("0.32"))
+        [row] = sums(FillSum, pair=BY_BROKER)
+        assert (row["fills"], row["arrival"]) == (3, 320_000)
         assert FillQuality.objects.filter(order_id=placed.order_id).count() == 1
         before = [sums(m) for m in (FillSum, RouteSum, RouteTime)]
         assert operations.rebuild(at=now()) == 3
@@ -143,12 +143,12 @@ class TestSums:
         told = queries.quality_of(near.order(placed))
         assert told["markouts"] == {"1s": "-10", "10s": "10", "60s": "100", "300s": None, "1800s": None}
         assert told["realized_spread_bps"] == "200"
-        [row] = sums(FillSum)
-        assert (row["marks_60"], row["mark_bps_60"], row["marks_300"]) == (1, 100, 0)
+        [row] = sums(FillSum, pair=BY_BROKER)
+        assert (row["marks_60"], row["mark_bps_60"], row["marks_300"]) == (1, 1_000_000, 0)
         prune_ticks(at=measured.executed_at + timedelta(days=3))
         assert not QuoteTick.objects.exists()
         operations.rebuild(at=now())
-        assert sums(FillSum) == [row]
+        assert sums(FillSum, pair=BY_BROKER) == [row]
 
 
 class TestReports:
