@@ -10,10 +10,11 @@ from celery import shared_task
 
 from brokers import queries as brokers
 from oms.kernel.actor import Actor
-from oms.kernel.errors import Conflict
+from oms.kernel.errors import Conflict, DomainError
 from oms.runtime import doorbell, sql
 from orders import operations as desk
 from orders.operations.reconciling import reconcile as reconcile_broker
+from portfolio.rebalances import rules_to_look_at
 
 BREATH_SECONDS = 0.01
 """Between two calls a sender rests: what is placed meanwhile goes together, and costs a part of what it would alone."""
@@ -116,3 +117,14 @@ def due_work() -> list[tuple[str, bool, bool]]:
         """
     )
     return [r for r in rows.fetchall() if r[1] or r[2]]
+
+
+@shared_task(name="orders.rebalance")
+def rebalance() -> None:
+    """Propose what the rules of accounts call for. Safe to run twice: a day has one proposal of a rule."""
+    at = now()
+    for rule in rules_to_look_at(at.date()):
+        try:
+            desk.propose_by_rule(rule, actor=Actor.system("rebalancing"), at=at)
+        except DomainError as error:
+            log.warning("rebalance_not_proposed", account=rule.account.code, error=str(error))

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orders.api import corporate, halts, liquidations, manual, orders, reconciling
+from orders.api import corporate, halts, liquidations, manual, orders, rebalances, reconciling
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -42,4 +42,11 @@ urlpatterns = [
     path("risk/halts", halts.Halts.as_view()),
     path("risk/liquidations", liquidations.Liquidations.as_view()),
     path("risk/liquidations/<str:id>", liquidations.LiquidationOne.as_view()),
+    path("rebalances", rebalances.Rebalances.as_view()),
+    path("rebalances/<str:id>", rebalances.RebalanceOne.as_view()),
+    path("rebalances/<str:id>/approve", rebalances.RebalanceApprove.as_view()),
+    path("rebalances/<str:id>/execute", rebalances.RebalanceExecute.as_view()),
+    path("rebalances/<str:id>/cancel", rebalances.RebalanceCancel.as_view()),
+    path("model-portfolios", rebalances.ModelPortfolios.as_view()),
+    path("accounts/<str:code>/rebalance-rule", rebalances.AccountRebalanceRule.as_view()),
 ]

@@ -23,8 +23,14 @@ from portfolio.models import (
     LedgerTransaction,
     Lot,
     LotPolicy,
+    ModelPortfolio,
     Position,
+    Rebalance,
+    RebalanceLine,
+    RebalancePart,
+    RebalanceRule,
     Reconciliation,
+    RiskModel,
     Settlement,
     Statement,
     StatementLine,
@@ -282,3 +288,58 @@ class BreakAdmin(Facts):
     list_select_related = ["broker", "account", "owner"]
     search_fields = ["subject"]
     ordering = ["-id"]
+
+
+@admin.register(ModelPortfolio)
+class ModelPortfolioAdmin(Edited):
+    """Target weights under a name."""
+
+    list_display = ["code", "name"]
+    search_fields = ["code", "name"]
+    editors = frozenset({"admin", "ops", "risk", "trader"})
+
+
+@admin.register(RebalanceRule)
+class RebalanceRuleAdmin(Edited):
+    """How accounts are kept at their model portfolios, and whether another person must agree."""
+
+    list_display = ["account", "model", "every", "next_on", "second_person"]
+    list_filter = ["every", "second_person"]
+    list_select_related = ["account", "model"]
+    editors = frozenset({"admin", "ops", "risk"})
+
+
+class RebalancePartInline(Part):
+    """What it means to each account."""
+
+    model = RebalancePart
+    fields = ["account", "equity", "cash_before", "cash_after", "cost", "tax", "turnover", "tracking_error_after"]
+
+
+class RebalanceLineInline(Part):
+    """What it trades, and how far that is."""
+
+    model = RebalanceLine
+    fields = [
+        "account", "instrument", "side", "quantity", "limit_price", "weight_before", "weight_target", "weight_after",
+        "skipped", "filled_quantity", "outcome",
+    ]  # fmt: skip
+
+
+@admin.register(Rebalance)
+class RebalanceAdmin(Facts):
+    """Proposals to bring accounts to their targets, and what became of them."""
+
+    list_display = ["created_at", "method", "status", "made_by", "approver", "executed_by", "ended_at"]
+    list_filter = ["status", "method"]
+    list_select_related = ["approver"]
+    inlines = [RebalancePartInline, RebalanceLineInline]
+    ordering = ["-id"]
+
+
+@admin.register(RiskModel)
+class RiskModelAdmin(Facts):
+    """Factor models of returns."""
+
+    list_display = ["code", "as_of"]
+    ordering = ["-as_of"]

@@ -7,12 +7,14 @@ from simple_history.models import HistoricalRecords
 
 from brokers.models import Broker, BrokerAccount, Instrument
 from oms.kernel.decimals import text
-from oms.kernel.errors import Invalid
+from oms.kernel.errors import Invalid, InvalidFields
 from oms.runtime.fields import ExactField, bounded
 from portfolio.domain.families import TYPES
+from portfolio.domain.options import parse_options
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, METHODS
 from portfolio.domain.profiles import judge_profile
 from portfolio.domain.settling import OPEN, PENDING, SETTLED, STATES
+from portfolio.domain.targets import parse_targets
 
 
 class Account(models.Model):
@@ -101,6 +103,227 @@ class Strategy(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+class ModelPortfolio(models.Model):
+    """Target weights under a name, in groups and with cash, as `portfolio.domain.targets` reads them."""
+
+    code = models.CharField(max_length=32, unique=True)
+    name = models.CharField(max_length=80, blank=True)
+    targets = models.JSONField()
+    history = HistoricalRecords()
+
+    def __str__(self) -> str:
+        return self.code
+
+    def clean(self) -> None:
+        """Refuse targets that can't be read, where a person edits them."""
+        try:
+            parse_targets(self.targets)
+        except InvalidFields as error:
+            raise ValidationError({"targets": "; ".join(f"{e.field}: {e.detail}" for e in error.errors)}) from error
+
+
+class RebalanceRule(models.Model):
+    """How and how often an account is brought back to its model portfolio, and whether another person must agree."""
+
+    class Every(models.TextChoices):
+        NEVER = "never"  # only when it is asked for, or a band is left
+        DAY = "day"
+        WEEK = "week"
+        MONTH = "month"
+        QUARTER = "quarter"
+        YEAR = "year"
+
+    account = models.OneToOneField(Account, models.PROTECT, primary_key=True, related_name="rebalance_rule")
+    model = models.ForeignKey(ModelPortfolio, models.PROTECT, null=True, blank=True)
+    options = models.JSONField(default=dict, blank=True)  # as `portfolio.domain.options` reads them
+    every = models.CharField(max_length=8, choices=Every.choices, default=Every.NEVER)
+    next_on = models.DateField(null=True, blank=True)
+    second_person = models.BooleanField(default=False)
+    history = HistoricalRecords()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(every="never") | models.Q(next_on__isnull=False), name="rebalance_rule_has_a_day"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} to {self.model_id}"
+
+    def clean(self) -> None:
+        """Refuse options that can't be read, where a person edits them."""
+        try:
+            parse_options(self.options)
+        except InvalidFields as error:
+            raise ValidationError({"options": "; ".join(f"{e.field}: {e.detail}" for e in error.errors)}) from error
+
+
+class Rebalance(models.Model):
+    """A proposal to bring accounts to their targets, and what became of it. What was proposed is never changed."""
+
+    class Status(models.TextChoices):
+        PROPOSED = "proposed"
+        APPROVED = "approved"
+        EXECUTING = "executing"
+        CANCELING = "canceling"
+        DONE = "done"
+        INCOMPLETE = "incomplete"  # ended, with something of it not traded
+        CANCELED = "canceled"
+        REFUSED = "refused"
+
+    id = models.UUIDField(primary_key=True)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PROPOSED)
+    key = models.CharField(max_length=128, blank=True)  # the maker's own, where a repeat must be harmless
+    method = models.CharField(max_length=12)
+    targets = models.JSONField()
+    options = models.JSONField()
+    content_hash = models.CharField(max_length=64)  # of the trades as they were proposed
+    approved_hash = models.CharField(max_length=64, blank=True)  # of what was agreed to
+    second_person = models.BooleanField(default=False)
+    due_on = models.DateField(null=True)  # the day of the calendar that it was made for
+    reason = models.CharField(max_length=200, blank=True)
+    maker = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    made_by = models.CharField(max_length=160)
+    approver = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    executor = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    executed_by = models.CharField(max_length=160, blank=True)
+    created_at = models.DateTimeField()
+    approved_at = models.DateTimeField(null=True)
+    executed_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["made_by", "key"], condition=~models.Q(key=""), name="rebalance_key_unique"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status__in=["proposed", "canceled", "refused"])
+                | models.Q(approved_hash=models.F("content_hash")),
+                name="rebalance_approved_as_proposed",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(second_person=False)
+                | models.Q(approver=None)
+                | models.Q(maker=None)
+                | ~models.Q(approver=models.F("maker")),
+                name="rebalance_approver_is_another",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.status}"
+
+
+class RebalancePart(models.Model):
+    """What a rebalance means to one account; amounts in its base currency. Only one may trade in an account at a time."""
+
+    rebalance = models.ForeignKey(Rebalance, models.PROTECT, related_name="parts", db_index=False)
+    account = models.ForeignKey(Account, models.PROTECT)
+    trading = models.BooleanField(default=False)
+    equity = ExactField()
+    cash_before = ExactField()
+    cash_after = ExactField()
+    cost = ExactField()
+    tax = ExactField()
+    turnover = ExactField()  # what is bought and sold, as a part of equity
+    tracking_error_before = ExactField(null=True)  # a year's, as a part of equity; null without a risk model
+    tracking_error_after = ExactField(null=True)
+    notes = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rebalance", "account"], name="rebalance_part_unique"),
+            models.UniqueConstraint(
+                fields=["account"], condition=models.Q(trading=True), name="rebalance_one_at_a_time"
+            ),
+            *bounded("rebalance_part", any_sign=("equity", "cash_before", "cash_after", "cost", "tax", "turnover")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} of {self.rebalance_id}"
+
+
+class RebalanceLine(models.Model):
+    """One instrument of one account in a rebalance: the trade proposed and how it went, or why it is left as it is."""
+
+    id = models.UUIDField(primary_key=True)
+    rebalance = models.ForeignKey(Rebalance, models.PROTECT, related_name="lines", db_index=False)
+    number = models.IntegerField()
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    side = models.CharField(max_length=10, blank=True)  # empty where nothing is traded
+    quantity = ExactField(default=0)
+    price = ExactField(null=True)  # of the market as it was proposed
+    limit_price = ExactField(null=True)
+    quantity_before = ExactField()
+    weight_before = ExactField()
+    weight_target = ExactField()
+    weight_after = ExactField()
+    value = ExactField(default=0)
+    cost = ExactField(default=0)
+    tax = ExactField(default=0)
+    sales = models.JSONField(null=True)  # the parts of lots that it closes, with gain, tax and washed loss
+    skipped = models.CharField(max_length=20, blank=True)
+    order_id = models.UUIDField(null=True)  # of the desk's order, whose rows lie above these
+    placed_quantity = ExactField(null=True)  # less than the quantity where cash did not pay for all of it
+    filled_quantity = ExactField(default=0)
+    outcome = models.CharField(max_length=200, blank=True)  # the order's status, or why there is none
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["rebalance", "number"], name="rebalance_line_unique"),
+            models.UniqueConstraint(fields=["order_id"], name="rebalance_line_order_unique"),
+            models.CheckConstraint(
+                condition=models.Q(side="", quantity=0, order_id=None)
+                | (~models.Q(side="") & models.Q(quantity__gt=0)),
+                name="rebalance_line_trades_or_not",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(placed_quantity=None) | models.Q(placed_quantity__lte=models.F("quantity")),
+                name="rebalance_line_within_proposal",
+            ),
+            *bounded("rebalance_line", not_negative=("quantity", "filled_quantity"), any_sign=("value", "cost", "tax")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.side} {text(self.quantity)} of {self.instrument_id}"
+
+
+class RiskModel(models.Model):
+    """A factor model of returns: a year's covariance of the factors. Statistics, so floats: nothing is booked by them."""
+
+    code = models.CharField(max_length=32)
+    as_of = models.DateField()
+    factors = models.JSONField()  # names
+    covariance = models.JSONField()  # rows of floats
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["code", "as_of"], name="risk_model_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.as_of}"
+
+
+class RiskLoading(models.Model):
+    """What an instrument's return owes to the factors of a model, and the variance that is its own."""
+
+    model = models.ForeignKey(RiskModel, models.CASCADE, related_name="loadings", db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, db_index=False)
+    loadings = models.JSONField()
+    specific_variance = models.FloatField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["model", "instrument"], name="risk_loading_unique"),
+            models.CheckConstraint(condition=models.Q(specific_variance__gte=0), name="risk_loading_variance"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.instrument_id} in {self.model_id}"
 
 
 class Trade(models.Model):

@@ -463,6 +463,7 @@ class Approval(models.Model):
         TRADE = "trade"
         BREAK = "break"
         RULES = "rules"
+        REBALANCE = "rebalance"
 
     class Status(models.TextChoices):
         PENDING = "pending"

@@ -6,6 +6,7 @@ from orders.operations.liquidating import advance_all
 from orders.operations.meeting import meet_again
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
+from orders.operations.rebalancing import advance_rebalances, propose_by_rule
 from orders.operations.releasing import decide_release, lapse_held, release_apart
 from orders.operations.reporting import apply, apply_parked, fits_none
 from orders.operations.sending import resolve, send, send_once
@@ -16,6 +17,7 @@ __all__ = [
     "Placed",
     "Request",
     "advance_all",
+    "advance_rebalances",
     "apply",
     "apply_parked",
     "cancel",
@@ -30,6 +32,7 @@ __all__ = [
     "pause",
     "place",
     "preview",
+    "propose_by_rule",
     "release_apart",
     "replace",
     "resolve",

@@ -5,6 +5,7 @@ from risk.queries.exposure import balances_out, exposure_out, order_ceiling
 from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halted_brokers, halts
 from risk.queries.limits import limit_out, limits
 from risk.queries.loading import load_facts
+from risk.queries.restricted import restricted_instruments
 from risk.queries.rules import locate_out, rules_out
 from risk.queries.sight import in_sight
 from risk.queries.verdicts import replay_verdicts
@@ -29,5 +30,6 @@ __all__ = [
     "locate_out",
     "order_ceiling",
     "replay_verdicts",
+    "restricted_instruments",
     "rules_out",
 ]

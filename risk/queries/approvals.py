@@ -17,6 +17,7 @@ DECIDED_BY = {
     Approval.Kind.TRADE: "ops",
     Approval.Kind.BREAK: "ops",
     Approval.Kind.RULES: "risk",
+    Approval.Kind.REBALANCE: "trader",
 }
 """The role that decides, by what waits: the maker's own, and risk on orders over a soft limit."""
 

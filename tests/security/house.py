@@ -122,8 +122,24 @@ def furnish(desk: Desk, users: Any) -> House:
         "limit": str(limit.id),
         "liquidation": str(begin(Scope("symbol", "MSFT"), reason="x", actor=desk.actor(desk.rita), at=at).id),
         "broker": "NEAR",
+        "rebalance": str(_rebalance(desk, at).pk),
     }
     return house
+
+
+def _rebalance(desk: Desk, at: datetime) -> Any:
+    from orders.operations.rebalancing import propose
+    from portfolio.domain.options import parse_options
+    from portfolio.domain.targets import parse_targets
+    from portfolio.models import RebalanceRule
+    from portfolio.proposing import Wish
+
+    RebalanceRule.objects.create(account=desk.account)
+    targets = {"AAPL": "0.01"}
+    made, _ = propose(
+        Wish(["MAIN"], targets, parse_targets(targets), parse_options({})), actor=desk.actor(desk.alice), at=at
+    )
+    return made
 
 
 def _fill(desk: Desk, child: Any) -> Any:
@@ -168,6 +184,7 @@ DECIDE = {"decision": "approve", "reason": "x"}
 SIGNAL = {
     "strategy": "calm", "symbol": "AAPL", "side": "buy", "size_by": {"notional": "1000"}, "account": "MAIN", "key": "matrix",
 }  # fmt: skip
+REBALANCE = {"account": "MAIN", "targets": {"AAPL": "0.01"}, "method": "full"}
 DIVIDEND = {"type": "cash_dividend", "symbol": "AAPL", "cash": "0.5", "ex_date": "2026-01-05"}
 TRADE = {
     "broker": "NEAR", "symbol": "AAPL", "side": "buy", "quantity": "1", "price": "100", "executed_at": "2026-01-01T00:00:00Z",
@@ -273,6 +290,18 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "accounts/{code}/transfers/{id}/reverse"): Row(frozenset({"ops"}), "account", {"reason": "x"}),
     ("POST", "accounts/{code}/grants"): Row(frozenset({"admin"}), "account", {"user": "otto"}),
+    ("GET", "rebalances"): Row(),
+    ("POST", "rebalances"): Row(frozenset({"trader"}), body=REBALANCE, foreign=400),
+    ("GET", "rebalances/{id}"): Row(place="rebalance"),
+    ("POST", "rebalances/{id}/approve"): Row(frozenset({"trader"}), "rebalance", {}),
+    ("POST", "rebalances/{id}/execute"): Row(frozenset({"trader"}), "rebalance", {}),
+    ("POST", "rebalances/{id}/cancel"): Row(frozenset({"trader"}), "rebalance", {}),
+    ("GET", "model-portfolios"): Row(),
+    ("POST", "model-portfolios"): Row(
+        frozenset({"trader", "ops", "risk"}), body={"code": "HALF", "targets": {"AAPL": "0.5"}}
+    ),
+    ("GET", "accounts/{code}/rebalance-rule"): Row(place="account"),
+    ("POST", "accounts/{code}/rebalance-rule"): Row(frozenset({"ops", "risk"}), "account", {"every": "never"}),
     ("GET", "corporate-actions"): Row(),
     ("POST", "corporate-actions"): Row(frozenset({"ops"}), body=DIVIDEND),
     ("POST", "corporate-actions/{id}/preview"): Row(frozenset({"ops"}), "corporate_action", {}),
