@@ -30,6 +30,7 @@ from portfolio.models import (
     RebalancePart,
     RebalanceRule,
     Reconciliation,
+    RiskLoading,
     RiskModel,
     Settlement,
     Statement,
@@ -296,7 +297,7 @@ class ModelPortfolioAdmin(Edited):
 
     list_display = ["code", "name"]
     search_fields = ["code", "name"]
-    editors = frozenset({"admin", "ops", "risk", "trader"})
+    editors = frozenset({"admin", "ops", "risk"})
 
 
 @admin.register(RebalanceRule)
@@ -307,6 +308,37 @@ class RebalanceRuleAdmin(Edited):
     list_filter = ["every", "second_person"]
     list_select_related = ["account", "model"]
     editors = frozenset({"admin", "ops", "risk"})
+
+
+@admin.register(RebalancePart)
+class RebalancePartAdmin(Facts):
+    """What rebalances mean to accounts."""
+
+    list_display = ["rebalance", "account", "equity", "cost", "tax", "turnover", "trading"]
+    list_filter = ["trading", "account"]
+    list_select_related = ["rebalance", "account"]
+    ordering = ["-id"]
+
+
+@admin.register(RebalanceLine)
+class RebalanceLineAdmin(Facts):
+    """What rebalances trade, and how far that is."""
+
+    list_display = ["rebalance", "number", "account", "instrument", "side", "quantity", "filled_quantity", "outcome"]
+    list_filter = ["account", "side"]
+    list_select_related = ["rebalance", "account", "instrument"]
+    search_fields = ["instrument__symbol"]
+    ordering = ["-id"]
+
+
+@admin.register(RiskLoading)
+class RiskLoadingAdmin(Facts):
+    """What instruments owe to the factors of a risk model."""
+
+    list_display = ["model", "instrument", "specific_variance"]
+    list_filter = ["model"]
+    list_select_related = ["model", "instrument"]
+    search_fields = ["instrument__symbol"]
 
 
 class RebalancePartInline(Part):
