@@ -54,7 +54,7 @@ def lines(rebalance: Rebalance) -> dict[str, RebalanceLine]:
     return {line.instrument.symbol: line for line in rebalance.lines.select_related("instrument")}
 
 
-def fill_all(desk: Desk, price: dict[str, str] | None = None) -> int:
+def fill_all(desk: Desk, price: dict[str, str] | None = None, *, days_ago: int = 0) -> int:
     """Send what is due and fill it whole, each order at its price."""
     before = len(desk.near.sent)
     desk.send()
@@ -65,7 +65,7 @@ def fill_all(desk: Desk, price: dict[str, str] | None = None) -> int:
             "last_quantity": message.quantity,
             "last_price": D((price or {}).get(message.symbol, "100")),
             "cumulative_quantity": message.quantity,
-            "executed_at": desk.at,
+            "executed_at": desk.at - timedelta(days=days_ago),
         }
         desk.report(desk.near.report("new", message), desk.near.report("trade", message, **told))
     return len(sent)
@@ -411,8 +411,7 @@ def command(*given: str) -> Any:
 def test_sales_choose_the_lots_that_cost_least_tax_and_close_them(desk: Desk) -> None:
     for price in ("90", "120", "110"):
         desk.place("buy 100 AAPL")
-        fill_all(desk, {"AAPL": price})
-        Lot.objects.filter(price=D(price)).update(opened_at=desk.at - timedelta(days=60), held_since=None)
+        fill_all(desk, {"AAPL": price}, days_ago=60)
     rebalance = approved(desk, {"AAPL": "0.015"}, tax_aware=True, short_term_tax="0.4", long_term_tax="0.2")
     line = lines(rebalance)["AAPL"]
     assert line.quantity == 151
@@ -423,12 +422,13 @@ def test_sales_choose_the_lots_that_cost_least_tax_and_close_them(desk: Desk) ->
     execute(rebalance.pk, actor=desk.actor(desk.alice), at=desk.at)
     fill_all(desk, {"AAPL": "99.99"})
     advance_rebalances(at=desk.at)
-    assert dict(Lot.objects.values_list("price", "remaining")) == {D(90): 100, D(120): 0, D(110): 49}
+    assert dict(Lot.objects.values_list("price", "remaining")) == {D(90): 100, D(110): 49}
     desk.holds()
 
 
 def test_what_was_sold_at_a_loss_is_not_bought_again_within_thirty_days(desk: Desk) -> None:
-    hold(desk, "buy 100 AAPL")
+    desk.place("buy 100 AAPL")
+    fill_all(desk, PRICES, days_ago=60)
     desk.place("sell 100 AAPL")
     fill_all(desk, {"AAPL": "90"})
     guarded = lines(propose(desk, {"AAPL": "0.1"}, tax_aware=True))["AAPL"]
@@ -438,8 +438,7 @@ def test_what_was_sold_at_a_loss_is_not_bought_again_within_thirty_days(desk: De
 
 def test_a_loss_is_taken_and_its_substitute_held_meanwhile(desk: Desk) -> None:
     desk.place("buy 1000 AAPL")
-    fill_all(desk, {"AAPL": "150"})
-    Lot.objects.update(opened_at=desk.at - timedelta(days=60))
+    fill_all(desk, {"AAPL": "150"}, days_ago=60)
     targets = {"AAPL": "0.1"}
     kept = lines(propose(desk, targets, cash_buffer="0", drift_band="0.05"))
     assert kept["AAPL"].side == ""
