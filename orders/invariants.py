@@ -143,4 +143,12 @@ PREDICATES = {
         JOIN halted h ON h.scope_kind = k.kind AND h.scope_key = k.key
         WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces) AND s.sent_at <@ h.times
           AND o.origin <> 'external'""",
+    "I37 shares of a block add up to it, and what was allocated of them to its orders": """
+        SELECT b.order_id FROM orders_block b LEFT JOIN (
+          SELECT block_id, sum(quantity) AS asked, sum(allocated) AS got FROM orders_blockshare GROUP BY 1) s ON s.block_id = b.order_id
+        LEFT JOIN (SELECT a.block_id, sum(o.quantity) FILTER (WHERE a.share_id IS NOT NULL) AS given,
+            sum(o.quantity) FILTER (WHERE a.share_id IS NULL) AS back
+          FROM orders_allocation a JOIN orders_order o ON o.id = a.order_id GROUP BY 1) g ON g.block_id = b.order_id
+        WHERE (s.asked, s.got) IS DISTINCT FROM (b.quantity, b.allocated)
+          OR coalesce(g.given, 0) <> b.allocated OR coalesce(g.back, 0) <> b.allocated""",
 }

@@ -382,6 +382,73 @@ class IdempotencyKey(models.Model):
         return self.key
 
 
+class Block(models.Model):
+    """An order that trades for several accounts; what it fills is given to them at one average price."""
+
+    class State(models.TextChoices):
+        WORKING = "working"
+        ALLOCATED = "allocated"  # all that was filled
+        BROKEN = "broken"  # less is filled now than was allocated: a bust, which a person must undo in the accounts
+
+    order = models.OneToOneField(Order, models.PROTECT, primary_key=True, related_name="block")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WORKING)
+    quantity = ExactField()
+    allocated = ExactField(default=0)
+    allocated_amount = ExactField(default=0)  # quantity times price of what was allocated, as it was filled
+    allocated_fees = models.JSONField(default=dict)  # by broker and currency
+    body_hash = models.BinaryField(max_length=32)
+    created_at = models.DateTimeField()
+    allocated_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(allocated__lte=F("quantity")) & Q(allocated__gte=0), name="block_allocates_no_more"
+            ),
+            *bounded("block", positive=("quantity",), any_sign=("allocated_amount",)),
+        ]
+        indexes = [models.Index(fields=["state"], condition=Q(state="working"), name="block_working")]
+
+    def __str__(self) -> str:
+        return f"{text(self.quantity)} {self.state}"
+
+
+class BlockShare(models.Model):
+    """One account's part of a block. Its id is that of the hold in the account, too. Shares add up to their block, asked for
+    and allocated: a deferred trigger sees to it."""
+
+    id = models.UUIDField(primary_key=True)
+    block = models.ForeignKey(Block, models.PROTECT, related_name="shares", db_index=False)
+    number = models.IntegerField()
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    quantity = ExactField()
+    allocated = ExactField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["block", "account"], name="block_share_unique"),
+            models.CheckConstraint(
+                condition=Q(allocated__lte=F("quantity")) & Q(allocated__gte=0), name="block_share_within_its_part"
+            ),
+            *bounded("block_share", positive=("quantity",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{text(self.quantity)} for {self.account_id}"
+
+
+class Allocation(models.Model):
+    """An order of origin allocation: what an account got of a block at one time, or the other side of all that in the
+    block's own account (no share)."""
+
+    order = models.OneToOneField(Order, models.PROTECT, primary_key=True)
+    block = models.ForeignKey(Block, models.PROTECT, related_name="allocations")
+    share = models.ForeignKey(BlockShare, models.PROTECT, null=True)
+
+    def __str__(self) -> str:
+        return f"{self.order_id} of {self.block_id}"
+
+
 class ChildOrder(Lifecycle):
     """What one broker was asked for. The sum of what children may fill never passes the order's quantity."""
 

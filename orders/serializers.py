@@ -208,7 +208,9 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     reason = ReasonOut(allow_null=True)
     version = serializers.IntegerField()
     parent = serializers.UUIDField(allow_null=True)
-    origin = serializers.ChoiceField(choices=["desk", "signal", "rebalance", "liquidation", "external"])
+    origin = serializers.ChoiceField(
+        choices=["desk", "signal", "rebalance", "liquidation", "external", "block", "allocation"]
+    )
     triggered_at = serializers.DateTimeField(allow_null=True)
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()

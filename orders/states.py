@@ -55,3 +55,7 @@ class SubmissionState(StrEnum):
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
     ABSENT = "absent"
+
+
+BLOCK, ALLOCATION = "block", "allocation"
+"""Origins of an order that trades for several accounts, which risk judges and holds for in each of those, and of what each got."""

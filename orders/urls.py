@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orders.api import corporate, halts, liquidations, manual, orders, rebalances, reconciling
+from orders.api import blocks, corporate, halts, liquidations, manual, orders, rebalances, reconciling
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -42,6 +42,8 @@ urlpatterns = [
     path("risk/halts", halts.Halts.as_view()),
     path("risk/liquidations", liquidations.Liquidations.as_view()),
     path("risk/liquidations/<str:id>", liquidations.LiquidationOne.as_view()),
+    path("blocks", blocks.Blocks.as_view()),
+    path("blocks/<str:id>", blocks.BlockOne.as_view()),
     path("rebalances", rebalances.Rebalances.as_view()),
     path("rebalances/<str:id>", rebalances.RebalanceOne.as_view()),
     path("rebalances/<str:id>/approve", rebalances.RebalanceApprove.as_view()),

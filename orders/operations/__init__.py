@@ -1,5 +1,6 @@
 """The desk: every operation takes a sequence and works set-based; one order is a batch of one."""
 
+from orders.operations.allocating import advance_blocks
 from orders.operations.changing import cancel, cancel_matching, replace
 from orders.operations.guarding import guard
 from orders.operations.liquidating import advance_all
@@ -17,6 +18,7 @@ __all__ = [
     "Placed",
     "Request",
     "advance_all",
+    "advance_blocks",
     "advance_rebalances",
     "apply",
     "apply_parked",

@@ -41,7 +41,7 @@ from orders.operations.reporting import cancel_child, settle_child
 from orders.operations.slicing import take_terms
 from orders.operations.watching import waits_until
 from orders.queries import Names, resting
-from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
+from orders.states import BLOCK, CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio.models import Account
 from risk import operations as risk
 from risk.domain.intents import Intent, Verdict
@@ -363,6 +363,12 @@ def _to_reopen(book: Book, order: Order, terms: Terms) -> ChildOrder:
 
 def _check_terms(order: Order, terms: Terms) -> None:
     instrument = brokers.instruments()[order.instrument_id]
+    if terms.quantity is not None and order.origin == BLOCK:
+        raise Invalid(
+            "not_allowed",
+            "The quantity of a block is that of its shares; cancel it and place another.",
+            field="quantity",
+        )
     if terms.quantity is not None:
         if not decimals.is_multiple(terms.quantity, instrument.lot_size):
             raise Invalid("off_lot", f"Use a multiple of {decimals.text(instrument.lot_size)}.", field="quantity")
@@ -407,6 +413,7 @@ def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, s
         waits=order.status == OrdStatus.NEW and Trigger.objects.filter(pk=order.id, fired_at=None).exists(),
         reduce_only=order.instruction("reduce_only") is not None,
         self_trade=order.instruction("self_trade_prevention") or "",
+        covered=order.origin == BLOCK,
     )
 
 

@@ -20,7 +20,7 @@ from orders.models import ChildOrder, Order, Submission
 from orders.operations.recording import Book, lock_book
 from orders.operations.reporting import Fold
 from orders.queries import Names
-from orders.states import SubmissionState
+from orders.states import BLOCK, SubmissionState
 from portfolio.models import Account
 from risk import operations as risk
 from risk.domain.intents import Intent, Verdict
@@ -154,4 +154,5 @@ def _intent(asked: Asked, account: Account, users: dict[int, str], names: Names)
         time_in_force=order.time_in_force,
         reduce_only=order.instruction("reduce_only") is not None,
         self_trade=order.instruction("self_trade_prevention") or "",
+        covered=order.origin == BLOCK,
     )

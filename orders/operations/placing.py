@@ -36,7 +36,7 @@ from orders.operations.sizing import Sized, size
 from orders.operations.slicing import Work, begin, working_instructions
 from orders.operations.watching import waits_until, watch_for
 from orders.queries import Names, order_out, resting
-from orders.states import OrdStatus
+from orders.states import BLOCK, OrdStatus
 from portfolio import queries as portfolio
 from portfolio.models import Account, Strategy
 from risk import operations as risk
@@ -582,6 +582,7 @@ def _intent(draft: _Draft, watch: Watch | None, at: datetime) -> Intent:
         waits=watch is not None or draft.algo is not None,
         reduce_only=ticket.reduce_only,
         self_trade=ticket.self_trade_prevention,
+        covered=draft.request.origin == BLOCK,
     )
 
 

@@ -315,6 +315,8 @@ class Gate:
             yield measures.MEASURES["price_collar"](self, intent, quantity, house)
         if intent.reduce_only:
             yield standing.ReducesOnly(quantity, reduces)
+        if intent.covered:
+            return
         rules = self.rules_of(intent)
         if intent.side != "buy" and (rules.margin != CASH or rules.borrowing):
             yield self._short_sale(intent, quantity)

@@ -15,7 +15,8 @@ class Intent:
 
     `user_name` is the user's login, `strategy_code` empty for none; `automated` is true for programs; what `begins_later`
     waits at the desk, whatever the exchange's hours. What `waits` rests on no market yet; `reduce_only` may never open a
-    position; `self_trade` is the order's own mode of preventing self-trades, empty for its account's.
+    position; `self_trade` is the order's own mode of preventing self-trades, empty for its account's. What is
+    `covered` ties no cash and no units of its own account: those that it trades for were judged and hold for it.
     """
 
     order_id: UUID
@@ -40,6 +41,7 @@ class Intent:
     waits: bool = False
     reduce_only: bool = False
     self_trade: str = ""
+    covered: bool = False
 
     @property
     def pair(self) -> tuple[int, int]:

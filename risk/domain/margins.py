@@ -235,6 +235,8 @@ def model_of(rules: Rules) -> Model:
 
 def unit_amount(gate: Gate, intent: Intent, quantity: Decimal) -> Decimal:
     """Return what one unit of an order ties, in the instrument's currency, rounded up."""
+    if intent.covered:
+        return ZERO
     model = model_of(gate.rules_of(intent))
     rate = model.rate(gate, intent.account_id, intent.base_currency, intent.instrument)
     return max(ZERO, model.tied(opening(gate, intent, quantity), rate)).quantize(_STEP, ROUND_UP, EXACT)

@@ -89,6 +89,7 @@ def furnish(desk: Desk, users: Any) -> House:
         scope=Scope("account", "MAIN"), kind="order_quantity", value=Decimal(5000), currency="", soft=False, effective_from=None,
         reason="calm", actor=desk.actor(desk.rita), at=at,
     )  # fmt: skip
+    block = _block(desk, at)
     halt = risk.engage_halt(
         scope=Scope("account", "MAIN"),
         mode="reduce_only",
@@ -116,15 +117,33 @@ def furnish(desk: Desk, users: Any) -> House:
         "order": str(placed.order_id),
         "child": str(child.id),
         "account": "MAIN",
-        "transfer": str(LedgerTransaction.objects.get(source_kind="transfer").id),
+        "transfer": str(LedgerTransaction.objects.get(source_kind="transfer", account=desk.account).id),
         "execution": str(Execution.objects.get(order_id=placed.order_id).id),
         "halt": str(halt.id),
         "limit": str(limit.id),
         "liquidation": str(begin(Scope("symbol", "MSFT"), reason="x", actor=desk.actor(desk.rita), at=at).id),
         "broker": "NEAR",
         "rebalance": str(_rebalance(desk, at).pk),
+        "block": str(block),
     }
     return house
+
+
+def _block(desk: Desk, at: datetime) -> Any:
+    """MAIN trades for BETA, which is alice's, too."""
+    from oms.kernel.actor import Actor
+    from orders.operations.allocating import place_block
+    from portfolio import operations as portfolio
+    from tests.conftest import ticket
+
+    portfolio.open_account(code="BETA", name="", base_currency="USD", actor=Actor.system("test"), at=at)
+    portfolio.grant(account="BETA", user="alice", expires_at=None, actor=Actor.system("test"), at=at)
+    portfolio.transfer(
+        account="BETA", kind="deposit", currency="USD", amount=Decimal(10_000), to="", reason="x", key="x",
+        actor=Actor.system("test"), at=at,
+    )  # fmt: skip
+    block, _ = place_block(ticket("buy 1 AAPL limit 90"), {"BETA": Decimal(1)}, actor=desk.actor(desk.alice), at=at)
+    return block.pk
 
 
 def _rebalance(desk: Desk, at: datetime) -> Any:
@@ -184,6 +203,7 @@ DECIDE = {"decision": "approve", "reason": "x"}
 SIGNAL = {
     "strategy": "calm", "symbol": "AAPL", "side": "buy", "size_by": {"notional": "1000"}, "account": "MAIN", "key": "matrix",
 }  # fmt: skip
+BLOCK = {"account": "MAIN", "symbol": "AAPL", "side": "buy", "shares": [{"account": "ALPHA", "quantity": "1"}]}
 REBALANCE = {"account": "MAIN", "targets": {"AAPL": "0.01"}, "method": "full"}
 DIVIDEND = {"type": "cash_dividend", "symbol": "AAPL", "cash": "0.5", "ex_date": "2026-01-05"}
 TRADE = {
@@ -290,6 +310,9 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "accounts/{code}/transfers/{id}/reverse"): Row(frozenset({"ops"}), "account", {"reason": "x"}),
     ("POST", "accounts/{code}/grants"): Row(frozenset({"admin"}), "account", {"user": "otto"}),
+    ("GET", "blocks"): Row(),
+    ("POST", "blocks"): Row(frozenset({"trader"}), body=BLOCK, foreign=400),
+    ("GET", "blocks/{id}"): Row(place="block"),
     ("GET", "rebalances"): Row(),
     ("POST", "rebalances"): Row(frozenset({"trader"}), body=REBALANCE, foreign=400),
     ("GET", "rebalances/{id}"): Row(place="rebalance"),

@@ -46,6 +46,7 @@ class Command(BaseCommand):
                     self._try("guard_failed", desk.guard)
                     self._try("liquidation_failed", desk.advance_all)
                     self._try("bars_failed", sample_bars)
+                    self._try("allocation_failed", desk.advance_blocks)
                     self._try("rebalance_failed", desk.advance_rebalances)
                 sample_ticks()
                 seen = mark(seen)
