@@ -21,6 +21,9 @@ from orders.domain.tickets import Terms
 from orders.models import (
     Algo,
     AlgoSlice,
+    Allocation,
+    Block,
+    BlockShare,
     ChildOrder,
     Execution,
     IdempotencyKey,
@@ -313,3 +316,32 @@ class SendBudgetAdmin(Facts):
     """How much may be sent to each broker now."""
 
     list_display = ["__str__"]
+
+
+@admin.register(Block)
+class BlockAdmin(Facts):
+    """Orders that trade for several accounts."""
+
+    list_display = ["order", "state", "quantity", "allocated", "created_at", "allocated_at"]
+    list_filter = ["state"]
+    list_select_related = ["order"]
+    ordering = ["-order"]
+
+
+@admin.register(BlockShare)
+class BlockShareAdmin(Facts):
+    """What accounts asked for of blocks, and got."""
+
+    list_display = ["block", "account", "quantity", "allocated"]
+    list_filter = ["account"]
+    list_select_related = ["block", "account"]
+    ordering = ["-id"]
+
+
+@admin.register(Allocation)
+class AllocationAdmin(Facts):
+    """The orders that stand for what was given of a block."""
+
+    list_display = ["order", "block", "share"]
+    list_select_related = ["order", "block", "share"]
+    ordering = ["-order"]

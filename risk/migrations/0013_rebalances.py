@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("risk", "0011_rules_of_accounts"),
+        ("risk", "0012_limits_on_sums"),
     ]
 
     operations = [
