@@ -170,7 +170,7 @@ def _split_child(
     """Put a broker order into new units: what filled before counts in them, its value stays."""
     order, standing = book.orders[child.order_id], Standing.read(child.standing)
     standing.split, standing.split_at = (Decimal(ratio[0]), Decimal(ratio[1])), begun
-    trades = rows.load(Execution, "WHERE t.child_id = %s", [child.id])
+    trades = list(rows.load(Execution, "WHERE t.child_id = %s", [child.id]))
     undone = {e.ref_id for e in trades}
     live = [e for e in trades if e.kind != Execution.Kind.BUST and e.id not in undone]
     child.filled_quantity = decimals.total(standing.counted(e.quantity, e.executed_at) for e in live)
