@@ -47,6 +47,8 @@ KINDS = {
 STANDING_ACTIONS = ("accept", "fees")
 """Resolutions under which a difference may stand as it is; after any other it must be gone."""
 RECENT_DAYS = 40
+WORK_MEMORY = "256MB"
+"""What one comparison may hold of both sides."""
 _FIELDS = (
     "ours", "theirs", "detail", "cause", "state", "proposal", "runs", "seen_at", "seen_by", "closed_at", "closed_by",
     "closed_as",
@@ -126,14 +128,15 @@ def compare_positions(
 ) -> Compared:
     """Compare positions as of the statement's time. `fills`: what differing fills add up to; `busy`: what moves just now;
     `accounts`: those that the statement speaks of, where it is not all that the broker keeps."""
-    rows = sql.run(
-        _POSITIONS,
-        {
-            "broker": broker_id, "statement": statement.id, "as_of": statement.as_of, "after": first_id(statement.as_of),
-            "settled": basis == SETTLE_DATE, "tolerance": tolerances.quantity, "most": DIFFERENCES_MAX + 1,
-            "accounts": accounts,
-        },
-    ).fetchall()  # fmt: skip
+    with sql.set_against_set(WORK_MEMORY):
+        rows = sql.run(
+            _POSITIONS,
+            {
+                "broker": broker_id, "statement": statement.id, "as_of": statement.as_of, "after": first_id(statement.as_of),
+                "settled": basis == SETTLE_DATE, "tolerance": tolerances.quantity, "most": DIFFERENCES_MAX + 1,
+                "accounts": accounts,
+            },
+        ).fetchall()  # fmt: skip
     done = Compared(*rows[0][:4])
     instruments = reference.instruments()
     if done.too_many:
@@ -222,13 +225,14 @@ def compare_cash(
     accounts: Sequence[int] | None = None,
 ) -> Compared:
     """Compare the cash that our postings say is at a broker with what it says, as of the statement's time."""
-    rows = sql.run(
-        _CASH,
-        {
-            "broker": broker_id, "statement": statement.id, "as_of": statement.as_of, "after": first_id(statement.as_of),
-            "settled": basis == SETTLE_DATE, "accounts": accounts,
-        },
-    ).fetchall()  # fmt: skip
+    with sql.set_against_set(WORK_MEMORY):
+        rows = sql.run(
+            _CASH,
+            {
+                "broker": broker_id, "statement": statement.id, "as_of": statement.as_of, "after": first_id(statement.as_of),
+                "settled": basis == SETTLE_DATE, "accounts": accounts,
+            },
+        ).fetchall()  # fmt: skip
     done = Compared()
     differing = []
     for account_id, currency, ours, theirs, unsettled in rows:

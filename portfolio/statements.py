@@ -33,6 +33,8 @@ FAULTS_TOLD = 1_000
 """Bad lines that are told one by one; the rest is counted."""
 SPOOL_BYTES = 32 * 1024 * 1024
 """What of a file is held in memory before its lines go to disk on their way."""
+ANALYZED_FROM = 10_000
+"""Lines of a statement from which on the database counts its rows again: without that it would compare them one by one."""
 _COPY = "COPY portfolio_statementline (statement_id, {}) FROM STDIN".format(", ".join(Line._fields))
 
 
@@ -205,6 +207,8 @@ def _store(statement: Statement, spool: _Spool, *, actor: Actor, at: datetime) -
                 return Taken(known, repeated=True)
         sql.insert([statement])
         spool.copy()
+        if spool.counts.total() >= ANALYZED_FROM:
+            sql.run("ANALYZE portfolio_statementline")
         data = {
             "statement": str(statement.id),
             "broker": reference.brokers()[statement.broker_id].code,

@@ -51,6 +51,16 @@ def _run(statement: str, parameters: Any, factory: Any, *, binary: bool = False)
 
 
 @contextmanager
+def set_against_set(memory: str) -> Iterator[None]:
+    """Let what is run inside compare whole sets: by hashing and sorting in so much memory, never row by row, whatever the database
+    believes of rows that have just been written. Inside a transaction."""
+    run("SELECT set_config('work_mem', %s, true), set_config('enable_nestloop', 'off', true)", [memory])
+    yield
+    run("RESET work_mem")
+    run("RESET enable_nestloop")
+
+
+@contextmanager
 def pipeline() -> Iterator[None]:
     """Send statements without waiting for each: while PostgreSQL writes one, the next is being put together.
 

@@ -27,7 +27,7 @@ from portfolio.domain.breaks import (
     amounts,
 )
 from portfolio.models import Break, Statement
-from portfolio.reconciling import Compared, Key
+from portfolio.reconciling import WORK_MEMORY, Compared, Key
 
 Kind = Break.Kind
 DESK = "desk-"
@@ -120,14 +120,15 @@ def compare_fills(
     """Compare the fills in force of the statement's time, by the broker's ids; one side's corrections meet the other's
     originals, and what was entered here by hand meets what it was entered for."""
     grace = timedelta(seconds=float(tolerances.grace_seconds))
-    rows = sql.run(
-        _FILLS,
-        {
-            "broker": broker_id, "statement": statement.id, "since": statement.since, "as_of": statement.as_of,
-            "first": first_id(statement.since), "settled_at": statement.as_of - grace, "price": tolerances.price,
-            "fees": tolerances.fees, "most": DIFFERENCES_MAX + 1, "accounts": accounts,
-        },
-    ).fetchall()  # fmt: skip
+    with sql.set_against_set(WORK_MEMORY):
+        rows = sql.run(
+            _FILLS,
+            {
+                "broker": broker_id, "statement": statement.id, "since": statement.since, "as_of": statement.as_of,
+                "first": first_id(statement.since), "settled_at": statement.as_of - grace, "price": tolerances.price,
+                "fees": tolerances.fees, "most": DIFFERENCES_MAX + 1, "accounts": accounts,
+            },
+        ).fetchall()  # fmt: skip
     n_ours, n_theirs, n_missing, n_differ, newest = rows[0][:5]
     done = Fills(n_ours, n_theirs, n_missing, n_differ, newest_theirs=newest)
     if done.too_many:

@@ -45,7 +45,6 @@ FILLS_BACK = timedelta(days=3)
 OVERLAP = timedelta(minutes=10)
 SNAPSHOTS_KEPT = 20
 """Answers of a broker whose lines stay; older ones keep their counts alone."""
-WORK_MEMORY = "256MB"
 FAILURES = {
     "unavailable": "The broker can't be asked now.",
     "answer_empty": "The broker says that there is nothing where we know of something.",
@@ -303,7 +302,6 @@ def _compare(
     override: bool,
 ) -> Reconciliation:
     """Compare section by section and fold what differs into the breaks, in one transaction."""
-    sql.run("SELECT set_config('work_mem', %s, true)", [WORK_MEMORY])
     tolerances = tolerances_of(broker.settings)
     compared = _sections(broker.id, said, tolerances)
     run.source, run.as_of = said.source, said.as_of

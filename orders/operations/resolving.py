@@ -108,7 +108,9 @@ def _locked(break_id: UUID) -> Break:
     if found.account_id is not None:
         lock_accounts([found.account_id])
     return (
-        Break.objects.select_for_update(of=("self",)).select_related("account", "owner", "instrument").get(pk=break_id)
+        Break.objects.select_for_update(of=("self",))
+        .select_related("account", "owner", "instrument", "seen_by")
+        .get(pk=break_id)
     )
 
 
@@ -211,21 +213,26 @@ def _place(row: Break) -> tuple[Account, Instrument]:
     return row.account, row.instrument
 
 
+def _as_of(row: Break, at: datetime) -> datetime:
+    """Return the time that a correction is of: that of the statement which shows the break, so that it is right from then on."""
+    return min(row.seen_by.as_of, at) if row.seen_by else at
+
+
 def _adjust_position(_: Book, row: Break, approval: Approval, actor: Actor, at: datetime) -> dict[str, Any]:
     """Book the units as a trade of origin external, and give its cash back: securities came or went, no cash did."""
     books = approval.content["books"]
     quantity, price = Decimal(books["quantity"]), Decimal(books["price"])
-    account, instrument = _place(row)
+    (account, instrument), then = _place(row), _as_of(row, at)
     broker = brokers.brokers()[row.broker_id].code
     trade = External(
         id=uuid7(), account_id=account.pk, broker=broker, symbol=instrument.symbol,
-        side="buy" if quantity > ZERO else "sell", quantity=abs(quantity), price=price, fees=ZERO, executed_at=at,
+        side="buy" if quantity > ZERO else "sell", quantity=abs(quantity), price=price, fees=ZERO, executed_at=then,
         name=f"desk-{approval.id}", label=f"break-{approval.id}", note=f"break {row.pk}",
-        digest=bytes.fromhex(approval.content_hash), maker_id=approval.maker_id, settle_date=at.date(),
+        digest=bytes.fromhex(approval.content_hash), maker_id=approval.maker_id, settle_date=then.date(),
     )  # fmt: skip
     back = Adjustment(account, row.broker_id, instrument.currency, quantity * price)
     transaction, entries = adjusting.post(
-        back, source_id=approval.id, note=f"units without cash: break {row.pk}", at=at
+        back, source_id=approval.id, note=f"units without cash: break {row.pk}", at=then
     )
     entries += book_external(Book(), trade, at=at)
     journal.append(entries, actor=actor, at=at)
@@ -239,7 +246,7 @@ def _adjust_cash(_: Book, row: Break, approval: Approval, actor: Actor, at: date
         row.account, row.broker_id, books["currency"], Decimal(books["amount"]), allocate=approval.action == "allocate"
     )
     note = f"{approval.action}: break {row.pk}"
-    transaction, entries = adjusting.post(change, source_id=approval.id, note=note, at=at)
+    transaction, entries = adjusting.post(change, source_id=approval.id, note=note, at=_as_of(row, at))
     journal.append(entries, actor=actor, at=at)
     return {"transactions": [str(transaction)]}
 

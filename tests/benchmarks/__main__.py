@@ -20,12 +20,22 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks import baselines, flat, lists, orderpath, quality, report, screens, setbased
+from tests.benchmarks import (
+    baselines,
+    flat,
+    lists,
+    orderpath,
+    quality,
+    reconciliation,
+    report,
+    screens,
+    setbased,
+)
 from tests.benchmarks.desk import ROOT, Desk, say
 
 DESK_PARTS = ("batch", "single", "rest", "flat", "screens")
 BASELINES = ("setbased", "naive", "bare")
-AFTERWARDS = ("lists", "quality")
+AFTERWARDS = ("reconcile", "lists", "quality")
 """Fill the desk's tables, so that they come after all that writes to them."""
 PARTS = (*DESK_PARTS, *BASELINES, *AFTERWARDS)
 
@@ -56,6 +66,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--flat", type=int, default=50_000, help="orders in a row, in ten segments")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--listed", type=int, default=1_000_000, help="orders that the lists are read from")
+    parser.add_argument("--positions", type=int, default=100_000, help="that are reconciled")
+    parser.add_argument("--fills", type=int, default=1_000_000, help="that are reconciled")
     options = parser.parse_args()
     options.only = [name for name in options.only.split(",") if name]
     if strange := set(options.only) - set(PARTS):
@@ -88,6 +100,13 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
                 yield "naive", lambda: naive.measure(options.naive)
             if "bare" in wanted:
                 yield "bare", lambda: naive.bare(1_000)
+    if "reconcile" in wanted:
+        yield (
+            "reconcile",
+            lambda: reconciliation.measure(
+                desk, positions=options.positions, fills=options.fills, rounds=options.rounds
+            ),
+        )
     desk.resume()
     if "lists" in wanted:
         yield "lists", lambda: lists.measure(desk, options.listed)

@@ -83,6 +83,7 @@ GOALS = (
     ("lists, slowest page's p95, ms", ("lists", "slowest_p95_ms"), None, "<=", 50),
     ("quality, slowest report, ms", ("quality", "slowest_report_ms"), None, "<=", 300),
     ("quality, rebuild, s", ("quality", "rebuilt_in_seconds"), None, "<=", 30),
+    ("reconcile, seconds", ("reconcile", "seconds"), None, "<=", 10),
     ("screens, p99, ms", ("screens", "p99_ms"), None, "<=", 100),
     ("screens, frames seen / sent", ("screens", "frames_seen"), ("screens", "frames_sent"), ">=", 1),
 )  # fmt: skip

@@ -43,7 +43,7 @@ EARLY = ("orders_order", "orders_childorder", "portfolio_trade", "portfolio_ledg
 """Tables that triggers on others look at."""
 TOUCHED = {
     "risk_exposure": "buying", "portfolio_position": "fees", "portfolio_brokerposition": "quantity",
-    "portfolio_cashbalance": "balance", "journal_stream": "sequence", "portfolio_lot": "price",
+    "portfolio_cashbalance": "balance", "portfolio_brokercash": "balance", "journal_stream": "sequence", "portfolio_lot": "price",
 }  # fmt: skip
 """A column of the caches, the chains' heads and the lots that were open before, updated as often as the orders did."""
 FAR = 10_000_000
