@@ -717,7 +717,10 @@ class Statement(models.Model):
 
 
 class StatementLine(models.Model):
-    """One line of a statement, read: quantities signed for positions, unsigned with a side for fills and orders."""
+    """One line of a statement, read: quantities signed for positions, unsigned with a side for fills and orders.
+
+    What it names was looked up when it was read, and is never deleted; no constraint looks it up again a million times.
+    """
 
     class Section(models.TextChoices):
         POSITION = "position"
@@ -725,11 +728,13 @@ class StatementLine(models.Model):
         FILL = "fill"
         ORDER = "order"
 
-    statement = models.ForeignKey(Statement, models.CASCADE, related_name="staged", db_index=False)
+    statement = models.ForeignKey(
+        Statement, models.CASCADE, related_name="staged", db_index=False, db_constraint=False
+    )
     line = models.IntegerField()  # in the file, counted from one
     section = models.CharField(max_length=8, choices=Section.choices)
-    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
-    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False, db_constraint=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False, db_constraint=False)
     name = models.CharField(max_length=64)  # as the broker has it: symbol or currency
     reference = models.CharField(max_length=64, blank=True)  # the broker's id of the fill, or of the order
     order_reference = models.CharField(max_length=64, blank=True)  # our id of the order

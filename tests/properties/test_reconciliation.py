@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from django.db.models import F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from orders.operations import manual, resolving
 from orders.operations.reconciling import reconcile
 from portfolio import statements
 from portfolio.models import Account, Break, BrokerLink
+from risk.models import Halt
 from tests.conftest import Desk
 
 BOTH, OURS, THEIRS, QUANTITY, PRICE = "both", "ours", "theirs", "quantity", "price"
@@ -56,6 +58,8 @@ def test_breaks_explain_exactly_what_differs(desk: Desk, drawn: list[Drawn], mor
     # an answer without anything that we have is no fact: the broker always knows of two fills, and of both symbols
     drawn = [Drawn("AAPL", True, 80, 100, BOTH), Drawn("MSFT", True, 90, 100, BOTH), *drawn]
     code = _broker(desk)
+    # a correction to more than was ordered lets the account only reduce until somebody has looked: here somebody has
+    Halt.objects.update(released_at=F("engaged_at"), released_by="user:rita")
     ours, theirs = _book(desk, code, drawn)
     held = {s: theirs[s] + more.get(s, 0) for s in ("AAPL", "MSFT")}
     money = theirs["USD"] + cash
@@ -113,7 +117,8 @@ def _book(desk: Desk, code: str, drawn: list[Drawn]) -> tuple[dict[str, int], di
         sign = 1 if f.buys else -1
         if f.known != THEIRS:
             [placed] = desk.place(f"{'buy' if f.buys else 'sell'} {f.quantity} {f.symbol}", broker=code)
-            sent = Submission.objects.get(child__order_id=placed.order_id)
+            sent = Submission.objects.filter(child__order_id=placed.order_id).first()
+            assert sent is not None, desk.order(placed).reason_detail
             desk.send(code)
             desk.report(_report(code, n, f, sent.client_order_id), code=code)
             ours[f.symbol] += sign * f.quantity
