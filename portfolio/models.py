@@ -728,9 +728,7 @@ class StatementLine(models.Model):
         FILL = "fill"
         ORDER = "order"
 
-    statement = models.ForeignKey(
-        Statement, models.CASCADE, related_name="staged", db_index=False, db_constraint=False
-    )
+    statement = models.ForeignKey(Statement, models.CASCADE, related_name="staged", db_index=False, db_constraint=False)
     line = models.IntegerField()  # in the file, counted from one
     section = models.CharField(max_length=8, choices=Section.choices)
     account = models.ForeignKey(Account, models.PROTECT, db_index=False, db_constraint=False)
