@@ -3,11 +3,13 @@
 PREDICATES: dict[str, str] = {
     "I14_exposure_is_sum_of_holds": """
         SELECT account_id, instrument_id FROM (
-          SELECT account_id, instrument_id,
-            coalesce(sum(open_quantity) FILTER (WHERE side = 'buy'), 0) AS buying,
-            coalesce(sum(open_quantity) FILTER (WHERE side <> 'buy'), 0) AS selling,
-            sum(round(open_quantity * unit_amount, 10)) AS amount
-          FROM risk_hold WHERE open_quantity > 0 GROUP BY account_id, instrument_id
+          SELECT account_id, instrument_id, sum(buying) AS buying, sum(selling) AS selling, sum(amount) AS amount FROM (
+            SELECT account_id, instrument_id,
+              coalesce(max(open_quantity) FILTER (WHERE side = 'buy'), 0) AS buying,
+              coalesce(max(open_quantity) FILTER (WHERE side <> 'buy'), 0) AS selling,
+              max(round(open_quantity * unit_amount, 10)) AS amount
+            FROM risk_hold WHERE open_quantity > 0 GROUP BY account_id, instrument_id, coalesce(oco, id)
+          ) worst GROUP BY account_id, instrument_id
         ) h FULL JOIN risk_exposure e USING (account_id, instrument_id)
         WHERE (coalesce(h.buying, 0), coalesce(h.selling, 0), coalesce(h.amount, 0))
            <> (coalesce(e.buying, 0), coalesce(e.selling, 0), coalesce(e.amount, 0))

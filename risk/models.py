@@ -130,6 +130,7 @@ class Hold(models.Model):
     strategy = models.ForeignKey(Strategy, models.PROTECT, null=True, db_index=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, db_index=False)
     fingerprint = models.BinaryField(max_length=16, null=True)  # of what was asked, where a repeat would be suspect
+    oco = models.UUIDField(null=True)  # the set in which one cancels the others: together they hold the worst of one
     created_at = models.DateTimeField()
 
     class Meta:
@@ -139,6 +140,7 @@ class Hold(models.Model):
             models.Index(
                 fields=["fingerprint"], condition=models.Q(fingerprint__isnull=False), name="hold_fingerprint"
             ),
+            models.Index(fields=["oco"], condition=models.Q(oco__isnull=False), name="hold_oco"),
         ]
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from oms.kernel.decimals import ZERO
 from risk.domain import bounds, checks
-from risk.domain.exposures import Holding
+from risk.domain.exposures import Claim, Holding
 from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef
 from risk.domain.scopes import Scope
@@ -40,9 +40,14 @@ class Total:
 
     def with_order(self, side: str, quantity: Decimal, before: Holding) -> Total:
         """Return the total with one more order working in an account that held `before`; less for a negative quantity."""
-        grown = before.with_order(side, quantity, ZERO).largest() - before.largest()
-        buying, selling = (quantity, ZERO) if side == "buy" else (ZERO, quantity)
-        return Total(self.quantity, self.buying + buying, self.selling + selling, self.absolute, self.largest + grown)
+        return self.moved(Claim(quantity, ZERO) if side == "buy" else Claim(ZERO, quantity), before)
+
+    def moved(self, by: Claim, before: Holding) -> Total:
+        """Return the total with more working on either side of an account that held `before`, or less."""
+        grown = before.moved(by.buying, by.selling, ZERO).largest() - before.largest()
+        return Total(
+            self.quantity, self.buying + by.buying, self.selling + by.selling, self.absolute, self.largest + grown
+        )
 
 
 NOTHING = Total()
@@ -112,10 +117,9 @@ def _value(gate: Gate, totals: Mapping[int, Total], currency: str, worth: Worth)
 
 
 def count(
-    sums: Mapping[Scope, Sum], limits: Sequence[LimitRef], intent: Intent, quantity: Decimal, before: Holding
+    sums: Mapping[Scope, Sum], limits: Sequence[LimitRef], instrument_id: int, by: Claim, before: Holding
 ) -> None:
-    """Count an order in every sum that it belongs to."""
+    """Count what works more, or less, in every sum that it belongs to."""
     for scope in {limit.scope for limit in limits}:
         summed = sums[scope]
-        pk = intent.instrument.id
-        summed.totals[pk] = summed.total(pk).with_order(intent.side, quantity, before)
+        summed.totals[instrument_id] = summed.total(instrument_id).moved(by, before)

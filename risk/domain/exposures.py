@@ -27,12 +27,46 @@ class Holding:
 
     def with_order(self, side: str, quantity: Decimal, amount: Decimal) -> "Holding":
         """Return the holding with one more order working (or less, for a negative quantity)."""
-        buying, selling = (quantity, ZERO) if side == "buy" else (ZERO, quantity)
+        return self.moved(*((quantity, ZERO) if side == "buy" else (ZERO, quantity)), amount)
+
+    def moved(self, buying: Decimal, selling: Decimal, amount: Decimal) -> "Holding":
+        """Return the holding with more working on either side, or less."""
         return Holding(self.quantity, self.buying + buying, self.selling + selling, self.amount + amount)
 
     def largest(self) -> Decimal:
         """Return the units, long or short, that the worst run of fills could leave."""
         return max(abs(self.quantity), self.quantity + self.buying, self.selling - self.quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """What one order may still do: units on its side and the cash held for them."""
+
+    side: str
+    quantity: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Units working on either side, and cash held for them."""
+
+    buying: Decimal = ZERO
+    selling: Decimal = ZERO
+    amount: Decimal = ZERO
+
+    def __sub__(self, other: "Claim") -> "Claim":
+        return Claim(self.buying - other.buying, self.selling - other.selling, self.amount - other.amount)
+
+
+def worst_of(legs: Iterable[Working]) -> Claim:
+    """Return what orders hold of which one cancels the others: on either side, and of cash, the most that one of them may take."""
+    known = list(legs)
+    return Claim(
+        max((w.quantity for w in known if w.side == "buy"), default=ZERO),
+        max((w.quantity for w in known if w.side != "buy"), default=ZERO),
+        max((w.amount for w in known), default=ZERO),
+    )
 
 
 @dataclass(frozen=True, slots=True)

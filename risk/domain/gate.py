@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef, QuoteRef
@@ -19,7 +20,7 @@ from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
 from risk.domain import aggregates, checks, margins, measures, standing
 from risk.domain.daytrading import PATTERN_EQUITY, Tally, pattern_rule_holds
-from risk.domain.exposures import Exposures, Holding
+from risk.domain.exposures import Claim, Exposures, Holding, Working, worst_of
 from risk.domain.intents import Intent, Verdict
 from risk.domain.limits import LimitRef, LimitSet
 from risk.domain.margins import COLLAR_DEFAULT
@@ -74,6 +75,7 @@ class Facts:
     and currency that have not settled, units `located` for today and `borrowed` (short when the day began) by account and
     instrument, `day_trades` by account and the `tallies` of today by account and instrument, instruments that would be
     held `overnight`, and the orders `resting`. `sums` are of the scopes that aggregate limits bind. `auctions` tells the seconds until those of an instrument, by time in force.
+    `sets` has the working orders, by id, of each set that an order of the batch belongs to in which one cancels the others.
     """
 
     at: datetime
@@ -106,6 +108,7 @@ class Facts:
     resting: list[Resting] = field(default_factory=list)
     auctions: dict[tuple[int, str], Decimal] = field(default_factory=dict)
     sums: dict[Scope, aggregates.Sum] = field(default_factory=dict)
+    sets: dict[UUID, dict[UUID, Working]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,23 @@ class Gate:
         `working` is what may still be filled of an order that is replaced, whose own hold was taken out before
         (`take_out`); a replace is no duplicate of anything. `waived`: it was let through before, by
         the desk or by another person, so neither soft limits nor rates have a say.
+
+        One of a set in which one cancels the others is judged as if it were alone, and counts for what it adds to their worst.
         """
+        if intent.oco is None:
+            return self._judge(intent, working=working, waived=waived)
+        others = self.facts.sets.setdefault(intent.oco, {})
+        apart = worst_of(others.values())
+        self._move(intent, Claim() - apart)
+        verdict, reservation = self._judge(intent, working=working, waived=waived)
+        alone = Claim()
+        if reservation is not None:
+            own = Working(intent.side, reservation.quantity, reservation.quantity * reservation.unit_amount)
+            others[intent.order_id], alone = own, worst_of([own])
+        self._move(intent, worst_of(others.values()) - alone)
+        return verdict, reservation
+
+    def _judge(self, intent: Intent, *, working: Decimal | None, waived: bool) -> tuple[Verdict, Reservation | None]:
         quantity, is_new = (intent.quantity, True) if working is None else (working, False)
         done: list[dict[str, Any]] = []
         reduces = self.holding(intent).reduced_by(intent.side, quantity)
@@ -266,20 +285,33 @@ class Gate:
 
     def take_out(self, intent: Intent, quantity: Decimal, unit: Decimal) -> None:
         """Leave the order's own present hold out of what it is judged by, before a replace."""
-        self._count(intent, -quantity, -quantity * unit)
+        if intent.oco is None:
+            self._count(intent, -quantity, -quantity * unit)
+            return
+        legs = self.facts.sets.get(intent.oco, {})
+        before = worst_of(legs.values())
+        legs.pop(intent.order_id, None)
+        self._move(intent, worst_of(legs.values()) - before)
 
     def _count(self, intent: Intent, quantity: Decimal, amount: Decimal) -> None:
-        before = self.holding(intent)
+        buys = intent.side == "buy"
+        self._move(intent, Claim(quantity if buys else ZERO, ZERO if buys else quantity, amount))
+
+    def _move(self, intent: Intent, by: Claim) -> None:
+        """Change what works in the order's account and instrument, for those judged after it."""
+        if by == Claim():
+            return
+        amount, before = by.amount, self.holding(intent)
         if aggregate := self.limits_for(intent).sums:
-            aggregates.count(self.facts.sums, aggregate, intent, quantity, before)
-        holding = before.with_order(intent.side, quantity, amount)
+            aggregates.count(self.facts.sums, aggregate, intent.instrument.id, by, before)
+        holding = before.moved(by.buying, by.selling, amount)
         self.facts.holdings[intent.pair] = holding
         if book := self._exposures.get(intent.account_id):
             book.put(intent.instrument.id, holding)
         if intent.strategy_id and "concentration_strategy" in self.limits_for(intent).kinds:
             mine = self.facts.by_strategy.setdefault((intent.account_id, intent.strategy_id), {})
             held = mine.get(intent.instrument.id, Holding())
-            mine[intent.instrument.id] = held.with_order(intent.side, quantity, ZERO)
+            mine[intent.instrument.id] = held.moved(by.buying, by.selling, ZERO)
         if amount:
             free = self._free.get(intent.account_id)
             taken = self.convert(amount, intent.instrument.currency, intent.base_currency)

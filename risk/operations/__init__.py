@@ -1,7 +1,17 @@
 """Writes of risk: verdicts and holds, limits and who approved them, halts."""
 
 from risk.operations.approving import ask, asked_before, content_hash, settle, withdraw
-from risk.operations.checking import Decided, check, judge_again, judge_released, recheck, rescaled, resize, take_over
+from risk.operations.checking import (
+    Decided,
+    check,
+    judge_again,
+    judge_legs,
+    judge_released,
+    recheck,
+    rescaled,
+    resize,
+    take_over,
+)
 from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
@@ -22,6 +32,7 @@ __all__ = [
     "engage_halt",
     "freeze",
     "judge_again",
+    "judge_legs",
     "judge_released",
     "locate",
     "losses",

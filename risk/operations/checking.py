@@ -4,17 +4,18 @@ Callers hold the account rows of the orders locked (in order of id) in the trans
 two orders can then never both be let through on the same headroom. `resize` is right without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
 from brokers import queries as market
 from oms.kernel import decimals, json
-from oms.kernel.decimals import EXACT, money
+from oms.kernel.decimals import EXACT, ZERO, money
 from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import rows, sql
@@ -123,6 +124,7 @@ def _hold(intent: Intent, reservation: Reservation, at: datetime) -> Hold:
         strategy_id=intent.strategy_id,
         user_id=intent.user_id,
         fingerprint=reservation.fingerprint,
+        oco=intent.oco,
         created_at=at,
     )
 
@@ -131,6 +133,10 @@ def _reserve(holds: Sequence[Hold]) -> None:
     """Insert holds and raise the totals of their accounts and instruments by them."""
     if not holds:
         return
+    in_sets = {h.id: (h.open_quantity, None) for h in holds if h.oco is not None}
+    for hold in holds:
+        if hold.oco is not None:  # what it adds to the worst of its set is worked out once it stands there
+            hold.open_quantity = ZERO
     sql.insert(holds)
     sql.run(
         f"""
@@ -153,26 +159,41 @@ def _reserve(holds: Sequence[Hold]) -> None:
             [h.unit_amount for h in holds],
         ],
     )
+    _set_holds(in_sets)
 
 
 _RESIZE = f"""
 WITH before AS MATERIALIZED (
-  SELECT h.id, h.account_id, h.instrument_id, h.side, h.open_quantity, h.unit_amount, u.open, u.unit
+  SELECT h.id, h.account_id, h.instrument_id, h.side, h.oco, h.open_quantity, h.unit_amount, u.open, u.unit
   FROM risk_hold h JOIN unnest(%(ids)s::uuid[], %(open)s::numeric[], %(unit)s::numeric[]) u(id, open, unit) ON u.id = h.id
 ), written AS (
   UPDATE risk_hold h SET open_quantity = b.open, unit_amount = coalesce(b.unit, b.unit_amount) FROM before b
   WHERE h.id = b.id AND (b.open, coalesce(b.unit, b.unit_amount)) <> (b.open_quantity, b.unit_amount)
+), sets AS (
+  SELECT h.account_id, h.instrument_id, h.side, h.oco, h.open_quantity, coalesce(b.open, h.open_quantity) AS open,
+    {HELD_AMOUNT} AS amount, round(coalesce(b.open, h.open_quantity) * coalesce(b.unit, h.unit_amount), 10) AS amount_now
+  FROM risk_hold h LEFT JOIN before b ON b.id = h.id
+  WHERE h.oco = ANY(ARRAY(SELECT DISTINCT oco FROM before WHERE oco IS NOT NULL))
 ), moved AS (
-  SELECT h.account_id, h.instrument_id,
-    coalesce(sum(h.open - h.open_quantity) FILTER (WHERE h.side = 'buy'), 0) AS buying,
-    coalesce(sum(h.open - h.open_quantity) FILTER (WHERE h.side <> 'buy'), 0) AS selling,
-    sum(round(h.open * coalesce(h.unit, h.unit_amount), 10) - {HELD_AMOUNT}) AS amount
-  FROM before h GROUP BY h.account_id, h.instrument_id
+  SELECT account_id, instrument_id, sum(buying) AS buying, sum(selling) AS selling, sum(amount) AS amount FROM (
+    SELECT h.account_id, h.instrument_id,
+      coalesce(sum(h.open - h.open_quantity) FILTER (WHERE h.side = 'buy'), 0) AS buying,
+      coalesce(sum(h.open - h.open_quantity) FILTER (WHERE h.side <> 'buy'), 0) AS selling,
+      sum(round(h.open * coalesce(h.unit, h.unit_amount), 10) - {HELD_AMOUNT}) AS amount
+    FROM before h WHERE h.oco IS NULL GROUP BY h.account_id, h.instrument_id
+    UNION ALL
+    SELECT account_id, instrument_id,
+      coalesce(max(open) FILTER (WHERE side = 'buy') - max(open_quantity) FILTER (WHERE side = 'buy'), 0),
+      coalesce(max(open) FILTER (WHERE side <> 'buy') - max(open_quantity) FILTER (WHERE side <> 'buy'), 0),
+      max(amount_now) - max(amount)
+    FROM sets GROUP BY account_id, instrument_id, oco
+  ) either GROUP BY account_id, instrument_id
 )
 UPDATE risk_exposure e SET buying = e.buying + m.buying, selling = e.selling + m.selling, amount = e.amount + m.amount
 FROM moved m
 WHERE e.account_id = m.account_id AND e.instrument_id = m.instrument_id AND (m.buying, m.selling, m.amount) <> (0, 0, 0)
 """
+"""Orders of a set in which one cancels the others hold the worst of one, on either side and of cash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +248,9 @@ def _set_holds(wanted: Mapping[UUID, tuple[Decimal, Decimal | None]]) -> None:
     require_transaction()
     ids = sorted(wanted)
     # A statement of its own: the next one's snapshot is then younger than the locks, and sees what they waited for.
-    sql.run("SELECT FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids])
+    sql.run(
+        "SELECT FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [ids]
+    )  # of sets, the account's lock holds the rest
     sql.run(_RESIZE, {"ids": ids, "open": [wanted[i][0] for i in ids], "unit": [wanted[i][1] for i in ids]})
 
 
@@ -239,10 +262,12 @@ def recheck(intent: Intent, *, open_quantity: Decimal, at: datetime, resting: Re
     it is held at is the worse of both until `resize` is told what was decided. The verdict isn't stored: it belongs into the event of the replace.
     """
     require_transaction()
-    gate = Gate(load_facts([intent], at=at, resting=resting))
-    old = sql.run(
-        "SELECT open_quantity, unit_amount FROM risk_hold WHERE id = %s FOR UPDATE", [intent.order_id]
+    held = sql.run(
+        "SELECT open_quantity, unit_amount, oco FROM risk_hold WHERE id = %s FOR UPDATE", [intent.order_id]
     ).fetchone()
+    old = held[:2] if held else None
+    intent = replace(intent, oco=held[2] if held else None)
+    gate = Gate(load_facts([intent], at=at, resting=resting))
     if old is not None:
         gate.take_out(intent, *old)
     verdict, reservation = _judge(gate, intent, open_quantity)
@@ -284,20 +309,71 @@ def judge_again(
     if not questions:
         return []
     require_transaction()
-    gate = Gate(load_facts([intent for intent, _ in questions], at=at, resting=resting))
-    found = sql.run(
-        "SELECT id, open_quantity, unit_amount FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
-        [sorted({intent.order_id for intent, _ in questions})],
-    )
-    holds = {pk: (quantity, unit) for pk, quantity, unit in found}
+    holds = _holds_of(intent for intent, _ in questions)
+    asked = [(replace(i, oco=holds[i.order_id].oco), w) if i.order_id in holds else (i, w) for i, w in questions]
+    gate = Gate(load_facts([intent for intent, _ in asked], at=at, resting=resting))
     verdicts, grown = [], {}
+    for intent, working in asked:
+        held = holds.get(intent.order_id)
+        if held is not None:
+            gate.take_out(intent, held.quantity, held.unit_amount)
+        verdict, reservation = _judge(gate, intent, working, waived=True)
+        verdicts.append(verdict)
+        if reservation is not None and held is not None and reservation.unit_amount > held.unit_amount:
+            grown[intent.order_id] = (held.quantity, reservation.unit_amount)
+    _set_holds(grown)
+    return verdicts
+
+
+def judge_legs(
+    questions: Sequence[tuple[Intent, Decimal]],
+    *,
+    waits_on: frozenset[Reason],
+    at: datetime,
+    resting: RestingOrders | None = None,
+) -> list[Verdict]:
+    """Judge orders that waited for another one to be filled, each with the units that may work of it now; reserve for the approved.
+
+    Their group was let through with its first order: neither soft limits nor rates have a say. Every verdict is stored but
+    one whose reason the order waits on for: it is asked about again.
+    """
+    if not questions:
+        return []
+    require_transaction()
+    holds = _holds_of(intent for intent, _ in questions)
+    gate = Gate(load_facts([intent for intent, _ in questions], at=at, resting=resting))
+    verdicts, new, known = [], [], {}
     for intent, working in questions:
         held = holds.get(intent.order_id)
         if held is not None:
-            gate.take_out(intent, *held)
+            gate.take_out(intent, held.quantity, held.unit_amount)
         verdict, reservation = _judge(gate, intent, working, waived=True)
         verdicts.append(verdict)
-        if reservation is not None and held is not None and reservation.unit_amount > held[1]:
-            grown[intent.order_id] = (held[0], reservation.unit_amount)
-    _set_holds(grown)
+        if verdict.approved or verdict.reason not in waits_on:
+            _store_later(intent, verdict, at)
+        if reservation is None:
+            continue
+        if held is None:
+            new.append(_hold(intent, reservation, at))
+        else:
+            known[intent.order_id] = (working, reservation.unit_amount)
+    _reserve(new)
+    _set_holds(known)
     return verdicts
+
+
+class _Held(NamedTuple):
+    """A hold as it stands."""
+
+    quantity: Decimal
+    unit_amount: Decimal
+    oco: UUID | None
+
+
+def _holds_of(intents: Iterable[Intent]) -> dict[UUID, _Held]:
+    """Return the holds of orders, locked."""
+    found = sql.run(
+        "SELECT id, open_quantity, unit_amount, oco FROM risk_hold WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+        [sorted({intent.order_id for intent in intents})],
+    )
+    return {pk: _Held(*held) for pk, *held in found}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
@@ -15,7 +16,7 @@ from brokers.domain.rates import Rates
 from brokers.domain.reference import InstrumentRef
 from oms.kernel.decimals import ZERO
 from oms.runtime import sql
-from risk.domain.exposures import Holding
+from risk.domain.exposures import Holding, Working
 from risk.domain.gate import Facts, HaltRef, MandateRef, fingerprint
 from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef, LimitSet
@@ -87,6 +88,7 @@ def load_facts(
         by_strategy=_by_strategy(more.by_strategy),
         rules=rules,
         sums=sums,
+        sets=_sets({i.oco for i in intents if i.oco is not None}),
     )
     if rules:
         add_what_rules_ask(facts, intents)
@@ -203,8 +205,9 @@ def _ask_by_strategy(accounts: list[int]) -> Answer:
           WHERE l.account_id = ANY(%(accounts)s) AND l.remaining <> 0 AND t.strategy_id IS NOT NULL
           UNION ALL
           SELECT account_id, strategy_id, instrument_id, 0,
-            CASE WHEN side = 'buy' THEN open_quantity ELSE 0 END, CASE WHEN side = 'buy' THEN 0 ELSE open_quantity END
+            coalesce(max(open_quantity) FILTER (WHERE side = 'buy'), 0), coalesce(max(open_quantity) FILTER (WHERE side <> 'buy'), 0)
           FROM risk_hold WHERE account_id = ANY(%(accounts)s) AND open_quantity > 0 AND strategy_id IS NOT NULL
+          GROUP BY account_id, strategy_id, instrument_id, coalesce(oco, id)
         ) held
         GROUP BY account_id, strategy_id, instrument_id
         """,
@@ -227,6 +230,21 @@ def _by_strategy(rows: Answer) -> dict[tuple[int, int], dict[int, Holding]]:
     found: dict[tuple[int, int], dict[int, Holding]] = {}
     for account_id, strategy_id, instrument_id, quantity, buying, selling in rows:
         found.setdefault((account_id, strategy_id), {})[instrument_id] = Holding(quantity, buying, selling)
+    return found
+
+
+def _sets(wanted: set[UUID]) -> dict[UUID, dict[UUID, Working]]:
+    """Return what works of each set in which one order cancels the others."""
+    if not wanted:
+        return {}
+    found: dict[UUID, dict[UUID, Working]] = {pk: {} for pk in wanted}
+    rows = sql.run(
+        "SELECT oco, id, side, open_quantity, round(open_quantity * unit_amount, 10) FROM risk_hold "
+        "WHERE oco = ANY(%s) AND open_quantity > 0",
+        [sorted(wanted)],
+    )
+    for oco, pk, *working in rows:
+        found[oco][pk] = Working(*working)
     return found
 
 

@@ -25,11 +25,13 @@ AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POSITION_MAX = 500
 AMOUNTS = st.decimals("0.0000000001", "300", places=10)
 PRICES = st.decimals("90", "110", places=7)
+SETS = (UUID(int=1), UUID(int=2))
+"""Of orders of one of these, one cancels the others: together they hold the worst of one."""
 
 # fmt: off
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("place"), st.lists(st.tuples(st.sampled_from(["buy", "sell"]), AMOUNTS, PRICES), min_size=1, max_size=4)),
+        st.tuples(st.just("place"), st.lists(st.tuples(st.sampled_from(["buy", "sell"]), AMOUNTS, PRICES, st.sampled_from([None, *SETS])), min_size=1, max_size=4)),
         st.tuples(st.just("resize"), st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["0", "0.3333333333", "1"])), min_size=1, max_size=4)),
         st.tuples(st.just("replace"), st.tuples(st.integers(0, 20), AMOUNTS, PRICES)),
     ),
@@ -60,10 +62,17 @@ def account(db: Any) -> Account:
     return made
 
 
-def intent(account: Account, side: str, quantity: Decimal, price: Decimal, order_id: UUID | None = None) -> Intent:
+def intent(
+    account: Account,
+    side: str,
+    quantity: Decimal,
+    price: Decimal,
+    oco: UUID | None = None,
+    order_id: UUID | None = None,
+) -> Intent:
     return Intent(
         order_id or uuid7(), account.pk, account.code, "USD", True, brokers.instruments_by_symbol()["EUR/USD"], side, quantity,
-        "limit", price,
+        "limit", price, oco=oco,
     )  # fmt: skip
 
 
@@ -80,7 +89,7 @@ def run(account: Account, step: tuple[str, Any], placed: list[Intent]) -> None:
     elif placed:
         number, quantity, price = arguments
         old = placed[number % len(placed)]
-        risk.recheck(intent(account, old.side, quantity, price, old.order_id), open_quantity=quantity, at=AT)
+        risk.recheck(intent(account, old.side, quantity, price, order_id=old.order_id), open_quantity=quantity, at=AT)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -97,3 +106,23 @@ def test_totals_are_the_sum_of_the_holds_after_every_step(account: Account, step
         for check in RiskCheck.objects.all():
             assert replay(check.checks)[:2] == (check.approved, check.reason)
         transaction.set_rollback(True)
+
+
+def test_of_a_set_in_which_one_cancels_the_others_the_worst_is_held(account: Account) -> None:
+    """Two orders of 200 in one set and one of 250 leave room for 50 more, as if the set were one order."""
+    one, other, alone = (
+        intent(account, "sell", Decimal(q), Decimal(100), oco)
+        for q, oco in ((200, SETS[0]), (150, SETS[0]), (250, None))
+    )
+    with transaction.atomic():
+        assert [v.approved for v in risk.check([one, other, alone], at=AT)] == [True] * 3
+        assert Exposure.objects.get().selling == 450
+        [left] = risk.check([intent(account, "sell", Decimal(51), Decimal(100))], at=AT)
+        assert (left.approved, left.reason) == (False, "position_limit")
+        risk.resize({one.order_id: Decimal(0)})
+        assert Exposure.objects.get().selling == 400
+        [joined] = risk.check([intent(account, "sell", Decimal(250), Decimal(100), SETS[0])], at=AT)
+        assert joined.approved, "alone it is within the limit, and only one of its set is ever filled"
+        assert Exposure.objects.get().selling == 500
+        risk.resize(dict.fromkeys([one.order_id, other.order_id, alone.order_id, joined.order_id], Decimal(0)))
+        assert (Exposure.objects.get().selling, Exposure.objects.get().amount) == (0, 0)
