@@ -1,5 +1,6 @@
 """What must hold of orders at every quiet moment: each predicate returns the rows that break it, so none."""
 
+from orders.domain.groups import FOLLOWS, IN_SET
 from orders.states import CLOSED
 
 _CLOSED = ", ".join(f"'{s}'" for s in sorted(CLOSED))
@@ -17,6 +18,10 @@ def _told(name: str, *, text: bool = False) -> str:
     return f"split_part(split_part(e.body, '{mark}', 2), '{end}', 1)"
 
 
+_IN_SET = ", ".join(f"'{r}'" for r in sorted(IN_SET))
+_FOLLOWS = ", ".join(f"'{r}'" for r in sorted(FOLLOWS))
+_SETTLED = "(g.due_at IS NULL OR g.due_at < desk_clock() - interval '60 seconds')"
+"""A group was looked at since its orders changed, or should have been."""
 PREDICATES = {
     "I01 filled quantity of a broker order = its live executions, those before a split in the units after it": f"""
         SELECT c.id FROM orders_childorder c LEFT JOIN ({_LIVE}) e ON e.child_id = c.id
@@ -60,15 +65,42 @@ PREDICATES = {
         LEFT JOIN (SELECT order_id, sum(leaves_quantity) AS working FROM orders_childorder GROUP BY order_id) c
           ON c.order_id = o.id
         WHERE CASE WHEN h.id IS NULL THEN o.status NOT IN ({_CLOSED}, 'held')
+          WHEN o.status = 'held' THEN h.open_quantity <> 0
           WHEN h.open_quantity = greatest(o.leaves_quantity, c.working) THEN false
           WHEN h.open_quantity < greatest(o.leaves_quantity, c.working) THEN true
           ELSE NOT EXISTS (SELECT 1 FROM orders_submission s JOIN orders_childorder k ON k.id = s.child_id
             WHERE k.order_id = o.id AND s.kind = 'replace' AND s.resolved_at IS NULL) END""",
-    "I32 a held order is at no broker and waits for somebody": """
+    "I32 a held order is at no broker and waits for somebody, or for fills of its parent": f"""
         SELECT o.id FROM orders_order o WHERE o.status = 'held' AND (
-          EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id)
-          OR EXISTS (SELECT 1 FROM risk_hold h WHERE h.id = o.id)
-          OR NOT EXISTS (SELECT 1 FROM risk_approval a WHERE a.object_id = o.id AND a.status = 'pending'))""",
+          EXISTS (SELECT 1 FROM orders_childorder c WHERE c.order_id = o.id AND c.leaves_quantity > 0)
+          OR EXISTS (SELECT 1 FROM risk_hold h WHERE h.id = o.id AND h.open_quantity > 0)
+          OR NOT EXISTS (SELECT 1 FROM risk_approval a WHERE a.object_id = o.id AND a.status = 'pending')
+          AND NOT EXISTS (SELECT 1 FROM orders_wait w WHERE w.order_id = o.id)
+          AND NOT EXISTS (SELECT 1 FROM orders_groupleg l WHERE l.order_id = o.id AND l.role IN ({_FOLLOWS})))""",
+    "I40 no order waits for a parent that is closed, once its group was looked at": f"""
+        SELECT o.id FROM orders_order o JOIN orders_groupleg l ON l.order_id = o.id JOIN orders_ordergroup g ON g.id = l.group_id
+        JOIN orders_order p ON p.id = o.parent_id
+        WHERE o.status = 'held' AND l.role IN ({_FOLLOWS}) AND p.status IN ({_CLOSED}) AND {_SETTLED} AND g.problem = ''""",
+    "I41 orders of which one cancels the others ask for no more than the others and their parent leave them": f"""
+        SELECT o.id FROM orders_order o JOIN orders_groupleg l ON l.order_id = o.id JOIN orders_ordergroup g ON g.id = l.group_id
+        LEFT JOIN orders_order p ON p.id = o.parent_id
+        CROSS JOIN LATERAL (SELECT coalesce(sum(x.filled_quantity), 0) AS others FROM orders_groupleg m
+          JOIN orders_order x ON x.id = m.order_id
+          WHERE m.group_id = g.id AND m.role IN ({_IN_SET}) AND m.order_id <> o.id) s
+        WHERE l.role IN ({_IN_SET}) AND o.status NOT IN ({_CLOSED}, 'held') AND {_SETTLED} AND o.next_terms IS NULL
+          AND o.filled_quantity + o.leaves_quantity > greatest(coalesce(p.filled_quantity, l.quantity) - s.others, o.filled_quantity)
+          AND NOT EXISTS (SELECT 1 FROM orders_submission b JOIN orders_childorder c ON c.id = b.child_id
+            WHERE c.order_id = o.id AND b.kind <> 'new' AND b.resolved_at IS NULL)""",
+    "I42 what was filled of a group beyond what it may is what a person was told": f"""
+        SELECT g.id FROM orders_ordergroup g JOIN (
+          SELECT l.group_id, sum(o.filled_quantity) FILTER (WHERE l.role IN ({_IN_SET})) AS done,
+            coalesce(max(o.filled_quantity) FILTER (WHERE l.role = 'parent'), max(l.quantity) FILTER (WHERE l.role IN ({_IN_SET}))) AS most
+          FROM orders_groupleg l JOIN orders_order o ON o.id = l.order_id GROUP BY l.group_id) s ON s.group_id = g.id
+        WHERE {_SETTLED} AND g.excess <> greatest(coalesce(s.done - s.most, 0), 0)""",
+    "I43 an order's group has its account, and a set in which one cancels the others one symbol": f"""
+        SELECT g.id FROM orders_ordergroup g JOIN orders_groupleg l ON l.group_id = g.id JOIN orders_order o ON o.id = l.order_id
+        GROUP BY g.id HAVING bool_or(o.account_id <> g.account_id)
+          OR count(DISTINCT o.instrument_id) FILTER (WHERE l.role IN ({_IN_SET})) > 1""",
     "I16 nothing is at a broker without an intent sent before": """
         SELECT c.id FROM orders_childorder c WHERE c.broker_order_id <> '' AND NOT EXISTS (
           SELECT 1 FROM orders_submission s WHERE s.child_id = c.id AND s.kind = 'new' AND s.sent_at >= s.created_at)""",

@@ -1,5 +1,6 @@
 """The desk: what was asked of us, what we asked of brokers, and what came of it."""
 
+from enum import StrEnum
 from typing import Any
 
 from django.conf import settings
@@ -10,6 +11,7 @@ from brokers.models import Broker, BrokerAccount, Instrument
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from oms.runtime.fsm import FSMField, StateMachineModel, transition
+from orders.domain import groups
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio.models import Account, Strategy
 
@@ -17,6 +19,10 @@ STATUSES = [(s.value, s.value) for s in OrdStatus]
 _LIVE = sorted(OPEN - {OrdStatus.HELD})
 _ANY = sorted(OrdStatus)
 _UNFILLED = sorted(frozenset(OrdStatus) - {OrdStatus.FILLED})
+
+
+def _words(words: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(w.value, w.value) for w in words]
 
 
 class Lifecycle(StateMachineModel):
@@ -47,9 +53,9 @@ class Lifecycle(StateMachineModel):
     def deny(self) -> None:
         """Risk, routing or an approver said no; no broker saw it."""
 
-    @transition(field=status, source=OrdStatus.PENDING_NEW, target=OrdStatus.HELD)
+    @transition(field=status, source=[OrdStatus.PENDING_NEW, OrdStatus.CANCELED], target=OrdStatus.HELD)
     def hold(self) -> None:
-        """A soft limit stands against it; another person may let it pass."""
+        """It waits: for another person, as a soft limit stands against it, or for fills of its parent, once or again."""
 
     # What a broker says is taken from any state: an order held for ended may live, a bust may bring an old end back.
     @transition(field=status, source=_ANY, target=OrdStatus.REJECTED)
@@ -224,6 +230,17 @@ class Order(Lifecycle):
         return self.instructions.get("algo") if self.instructions else None
 
     @property
+    def group_told(self) -> dict[str, str]:
+        """Return what it tells of its group, nothing where it belongs to none."""
+        told: dict[str, str] = (self.instructions or {}).get("group") or {}
+        return told if "role" in told else {}
+
+    @property
+    def cancels_others(self) -> bool:
+        """Tell whether it belongs to a set in which one cancels the others."""
+        return self.group_told.get("role") in groups.IN_SET
+
+    @property
     def working_type(self) -> str:
         """Return the order type that brokers see: another than was asked for, once the desk has triggered it."""
         return self.instruction("works_as") or self.order_type
@@ -365,6 +382,58 @@ class AlgoSlice(models.Model):
 
     def __str__(self) -> str:
         return f"slice {self.number} of {self.order_id}"
+
+
+class OrderGroup(models.Model):
+    """Orders that depend on each other, see `orders.domain.groups`. Whoever changes one of them leaves the group due."""
+
+    id = models.UUIDField(primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    kind = models.CharField(max_length=8, choices=_words(groups.Kind))
+    key = models.CharField(max_length=64)  # as the client names it; a bracket goes by its entry's id
+    partial_fills = models.CharField(max_length=10, choices=_words(groups.Policy), default=groups.Policy.PRO_RATA.value)
+    excess = ExactField(default=0)  # filled beyond what one cancels the others for, as a person was told
+    problem = models.CharField(max_length=200, blank=True)  # what keeps it from standing as it should
+    left_since = models.DateTimeField(null=True)  # since when a broker is given time to reduce a sibling by itself
+    created_at = models.DateTimeField()
+    due_at = models.DateTimeField(null=True)  # when its orders are to be brought in line, None while they are
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "key"], name="group_key_unique"),
+            models.CheckConstraint(condition=Q(kind__in=[k.value for k in groups.Kind]), name="group_kind_known"),
+            models.CheckConstraint(
+                condition=Q(partial_fills__in=[p.value for p in groups.Policy]), name="group_policy_known"
+            ),
+            *bounded("group", not_negative=("excess",)),
+        ]
+        indexes = [models.Index(fields=["due_at"], condition=Q(due_at__isnull=False), name="group_due")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+class GroupLeg(models.Model):
+    """An order's place in its group, and the whole quantity that was asked of it."""
+
+    order = models.OneToOneField(Order, models.PROTECT, primary_key=True, related_name="leg")
+    group = models.ForeignKey(OrderGroup, models.PROTECT, related_name="legs")
+    role = models.CharField(max_length=12, choices=_words(groups.Role))
+    quantity = ExactField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["group", "role"],
+                condition=Q(role__in=[groups.Role.PARENT.value, *sorted(r.value for r in groups.EXITS)]),
+                name="group_role_once",
+            ),
+            models.CheckConstraint(condition=Q(role__in=[r.value for r in groups.Role]), name="leg_role_known"),
+            *bounded("leg", positive=("quantity",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.order_id}"
 
 
 class IdempotencyKey(models.Model):

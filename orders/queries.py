@@ -17,7 +17,7 @@ from oms.kernel.ids import first_id
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.kernel.reasons import Reason
 from oms.runtime import sql
-from orders.models import AlgoSlice, ChildOrder, Execution, Order, Submission
+from orders.models import AlgoSlice, ChildOrder, Execution, GroupLeg, Order, OrderGroup, Submission
 from orders.states import OPEN, OrdStatus
 from portfolio.models import Account, Strategy
 from risk.domain.selftrade import Resting
@@ -93,6 +93,9 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
         "reduce_only": order.instruction("reduce_only") is not None,
         "self_trade_prevention": order.instruction("self_trade_prevention"),
         "do_not_reduce": order.instruction("do_not_reduce") == "true",
+        "take_profit": _asked(order, "take_profit"),
+        "stop_loss": _asked(order, "stop_loss"),
+        "group": _asked(order, "group"),
         "broker": names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
         "strategy": names.strategies[order.strategy_id] if order.strategy_id else None,
         "note": order.note,
@@ -118,6 +121,48 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
 def algo_out(order: Order) -> dict[str, Any] | None:
     """Return how an order is worked and how far that has come, None of one that goes out whole."""
     return None if order.algo is None else order.algo | (order.instructions or {}).get("progress", {})
+
+
+def _asked(order: Order, name: str) -> Any:
+    return (order.instructions or {}).get(name)
+
+
+def group_out(group: OrderGroup, members: Sequence[tuple[GroupLeg, Order]]) -> dict[str, Any]:
+    """Return a group with its orders, the first one first. `state`: what a person has to do comes before what works."""
+    working = any(o.status in OPEN for _, o in members)
+    state = "attention" if group.problem or group.excess else "working" if working else "done"
+    return {
+        "id": group.key,
+        "kind": group.kind,
+        "partial_fills": group.partial_fills,
+        "state": state,
+        "excess": text(group.excess),
+        "problem": group.problem or None,
+        "orders": [
+            {
+                "id": str(o.id),
+                "role": p.role,
+                "side": o.side,
+                "order_type": o.order_type,
+                "limit_price": text_or_none(o.limit_price),
+                "stop_price": text_or_none(o.stop_price),
+                "status": str(o.status),
+                "quantity": text(o.quantity),
+                "filled_quantity": text(o.filled_quantity),
+                "leaves_quantity": text(o.leaves_quantity),
+            }
+            for p, o in sorted(members, key=lambda m: m[1].id)
+        ],
+    }
+
+
+def group_of(order: Order) -> dict[str, Any] | None:
+    """Return the group of an order with all its orders, None where it belongs to none."""
+    place = GroupLeg.objects.select_related("group").filter(pk=order.id).first()
+    if place is None:
+        return None
+    members = GroupLeg.objects.filter(group=place.group).select_related("order")
+    return group_out(place.group, [(m, m.order) for m in members])
 
 
 def reason_out(order: Order) -> dict[str, str] | None:

@@ -4,11 +4,13 @@ from rest_framework import serializers
 
 from oms.runtime.rest import DecimalText, ProblemOut, Strict
 from orders.domain.algos import AT_ENDS, CATCH_UPS, NAMES, SLICES_MAX
-from orders.domain.tickets import LOTS_MAX, ORDER_TYPES, SIDES, TIMES_IN_FORCE
+from orders.domain.groups import Role
+from orders.domain.tickets import GROUP_KINDS, LOTS_MAX, ORDER_TYPES, POLICIES, SIDES, TIMES_IN_FORCE
 from orders.states import OrdStatus, SubmissionState
 from risk.domain.rules import SELF_TRADE_MODES
 
 STATUSES = [s.value for s in OrdStatus]
+ROLES = [r.value for r in Role]
 _Base = serializers.Serializer
 
 
@@ -63,6 +65,26 @@ class AlgoIn(Strict):
     vary_time = DecimalText(required=False, allow_null=True, help_text="How far in its interval; 0 to 0.5.")
 
 
+class TakeProfitIn(Strict):
+    """The exit that takes the profit: a limit order on the other side, for what the entry has filled."""
+
+    limit_price = DecimalText(positive=True)
+
+
+class StopLossIn(Strict):
+    """The exit that ends the loss: a stop order on the other side, a stop-limit order with a `limit_price`."""
+
+    stop_price = DecimalText(positive=True)
+    limit_price = DecimalText(required=False, allow_null=True, positive=True)
+
+
+class GroupIn(Strict):
+    """The group that an order belongs to. `oco`: one cancels the others; `oto`: the first one posted triggers the others."""
+
+    kind = serializers.ChoiceField(choices=GROUP_KINDS)
+    id = serializers.RegexField(r"^[A-Za-z0-9_.:\-]{1,64}$", help_text="Yours, unique in the account for good.")
+
+
 class OrderIn(Strict):
     """An order, of a `quantity` or a `size_by`. `limit_price` is for limit, stop_limit, trailing_stop_limit and limit_if_touched;
     `stop_price`, what the market must reach, for stop, stop_limit, market_if_touched and limit_if_touched, and for trailing ones
@@ -113,6 +135,15 @@ class OrderIn(Strict):
         allow_null=True,
         max_length=LOTS_MAX,
         help_text="Open lots to close first; what they don't cover, the account's method chooses.",
+    )
+    take_profit = TakeProfitIn(required=False, allow_null=True, help_text="With stop_loss: a bracket.")
+    stop_loss = StopLossIn(required=False, allow_null=True)
+    group = GroupIn(required=False, allow_null=True)
+    partial_fills = serializers.ChoiceField(
+        choices=POLICIES,
+        required=False,
+        help_text="When what waits for this order begins, and with how much: as large a part as is filled (pro_rata, the "
+        "default), whole on the first fill, or whole once all is filled. Exits never work for more than is filled.",
     )
 
 
@@ -170,6 +201,15 @@ class SliceOut(_Base):  # type: ignore[type-arg]
     detail = serializers.CharField(allow_blank=True)
 
 
+class GroupRefOut(_Base):  # type: ignore[type-arg]
+    """The group an order belongs to, and what it is there."""
+
+    kind = serializers.ChoiceField(choices=["bracket", *GROUP_KINDS])
+    id = serializers.CharField()
+    role = serializers.ChoiceField(choices=ROLES)
+    partial_fills = serializers.ChoiceField(choices=POLICIES)
+
+
 class OrderOut(_Base):  # type: ignore[type-arg]
     """An order as it stands. `unknown`: a broker may or may not have it, and is being asked."""
 
@@ -196,6 +236,9 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     reduce_only = serializers.BooleanField()
     self_trade_prevention = serializers.ChoiceField(choices=SELF_TRADE_MODES, allow_null=True)
     do_not_reduce = serializers.BooleanField()
+    take_profit = serializers.DictField(child=DecimalText(), allow_null=True)
+    stop_loss = serializers.DictField(child=DecimalText(), allow_null=True)
+    group = GroupRefOut(allow_null=True)
     broker = serializers.CharField(allow_null=True)
     strategy = serializers.CharField(allow_null=True)
     note = serializers.CharField(allow_blank=True)
@@ -217,6 +260,33 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     decided_at = serializers.DateTimeField()
     arrival = ArrivalOut(allow_null=True)
     algo = AlgoOut(allow_null=True)
+
+
+class GroupOrderOut(_Base):  # type: ignore[type-arg]
+    """One order of a group."""
+
+    id = serializers.UUIDField()
+    role = serializers.ChoiceField(choices=ROLES)
+    side = serializers.ChoiceField(choices=SIDES)
+    order_type = serializers.ChoiceField(choices=ORDER_TYPES)
+    limit_price = DecimalText(allow_null=True)
+    stop_price = DecimalText(allow_null=True)
+    status = serializers.ChoiceField(choices=STATUSES)
+    quantity = DecimalText()
+    filled_quantity = DecimalText()
+    leaves_quantity = DecimalText()
+
+
+class GroupOut(_Base):  # type: ignore[type-arg]
+    """A group with its orders. `excess`: units filled beyond what one cancels the others for; `attention`: a person is needed."""
+
+    id = serializers.CharField()
+    kind = serializers.ChoiceField(choices=["bracket", *GROUP_KINDS])
+    partial_fills = serializers.ChoiceField(choices=POLICIES)
+    state = serializers.ChoiceField(choices=["working", "attention", "done"])
+    excess = DecimalText()
+    problem = serializers.CharField(allow_null=True)
+    orders = GroupOrderOut(many=True)
 
 
 class SignalIn(Strict):

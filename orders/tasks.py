@@ -76,6 +76,7 @@ def sweep() -> None:
         work.delay()
     desk.lapse_held(at=now())
     desk.release_apart(at=now())
+    desk.follow_groups(at=now())
     doorbell.note_sweep()
 
 

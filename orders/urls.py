@@ -14,6 +14,8 @@ urlpatterns = [
     path("orders/<str:id>", orders.OrderDetail.as_view()),
     path("orders/<str:id>/status", orders.OrderStatus.as_view()),
     path("orders/<str:id>/cancel", orders.OrderCancel.as_view()),
+    path("orders/<str:id>/group", orders.OrderGroup.as_view()),
+    path("orders/<str:id>/group/cancel", orders.OrderGroupCancel.as_view()),
     path("orders/<str:id>/replace", orders.OrderReplace.as_view()),
     path("orders/<str:id>/pause", orders.OrderPause.as_view()),
     path("orders/<str:id>/resume", orders.OrderResume.as_view()),

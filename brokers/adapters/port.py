@@ -77,6 +77,7 @@ class NewOrder:
     min_quantity: Decimal | None = None
     trail_amount: Decimal | None = None
     trail_percent: Decimal | None = None
+    link: str | None = None  # names the set in which one cancels the others, at a broker that sees to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,7 @@ class Report:
     `executed_at` is when it happened at the broker, whatever kind it is of. `REPLACED` without a request of ours and
     `RESTATED` tell terms that the broker changed. `reason` tells apart what a kind alone leaves open: a restatement for a
     `corporate_action` puts quantities, filled ones too, into new units; a rejection as `duplicate` says that the id was
-    taken before, so that the order stands as it was.
+    taken before, so that the order stands as it was; `sibling_filled`, that another of the orders linked with it was filled.
     """
 
     kind: ReportKind
@@ -233,6 +234,7 @@ class Capabilities:
     closed), a star for any."""
     display_quantity: bool = False
     min_quantity: bool = False
+    oco: bool = False  # takes off linked orders what one of them fills, in the same moment
     dedupe: Dedupe = Dedupe.NONE
     dedupe_window_seconds: float | None = None
     query_by_client_id: bool = False

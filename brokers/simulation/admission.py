@@ -22,6 +22,8 @@ def fault_of_new(message: Message, instrument: Instrument | None, knobs: Knobs, 
         return "unsupported_asset_class"
     if message.side not in ("buy", "sell", "sell_short"):
         return "unknown_side"
+    if message.link is not None and not knobs.oco:
+        return "unsupported_link"
     if message.side == "sell_short" and not knobs.short:
         return "short_not_allowed"
     return fault_of_terms(message, instrument, knobs, at)

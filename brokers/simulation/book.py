@@ -37,6 +37,7 @@ class Order:
     priority: int
     triggered: bool = False
     reason: str = ""
+    link: str | None = None
     amount: Decimal = ZERO  # sum of quantity × price
     frames: list[int] = field(default_factory=list)  # numbers of the frames that tell of it
 
@@ -82,6 +83,7 @@ class Book:
         self.orders: dict[str, Order] = {}
         self.by_client_id: dict[str, Order] = {}
         self.open: dict[str, Order] = {}
+        self.linked: dict[tuple[str, str], list[Order]] = defaultdict(list)  # by account and link
         self.executions: dict[str, Execution] = {}
         self.positions: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
         self.cash: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
@@ -94,6 +96,11 @@ class Book:
         """Return the next place in time."""
         self.priorities += 1
         return self.priorities
+
+    def siblings(self, order: Order) -> list[Order]:
+        """Return the open orders linked with one, that one left out."""
+        linked = self.linked.get((order.account, order.link), ()) if order.link is not None else ()
+        return [o for o in linked if o is not order and o.open]
 
     def apply(self, report: Report, frame: int) -> Order:
         """Fold one report in and return its order."""
@@ -139,7 +146,10 @@ class Book:
             report.executed_at,
             self.next_priority(),
             reason=report.text if report.kind == "rejected" else "",
+            link=report.link,
         )
+        if order.link is not None:
+            self.linked[order.account, order.link].append(order)
         self.orders[order.broker_order_id] = order
         self.by_client_id[order.client_order_id] = order
         return order

@@ -75,6 +75,7 @@ DEMO_BROKERS: dict[str, dict[str, Any]] = {
             "latency_ms": {"ack": [2, 1], "fill": [4, 2]},
             "price_improvement_bps": 0.2,
             "partial_fill_rate": 0.03,
+            "oco": True,
         },
         "fees": {
             "equity": [_item("commission", "per_share", "0.0020", min="0.20", max_percent="0.5")],

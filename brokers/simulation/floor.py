@@ -22,6 +22,7 @@ from brokers.simulation.knobs import Instrument, Knobs
 from brokers.simulation.matching import Market, better
 from brokers.simulation.wire import Fee, Message, Quote, Report
 
+SIBLING_FILLED = "sibling_filled"
 CONTINUE_SECONDS = 0.05
 """The least time between two parts of a fill that was split by chance."""
 
@@ -297,8 +298,21 @@ class Floor:
             order_status=working_status(cumulative, order.quantity) if working else order.status,
             fees=self._charge(order, quantity, price, Done(order.cumulative, order.amount)),
         )
+        for sibling in self.book.siblings(order):
+            self._take_off(sibling, quantity, at)
         if self.chance(self.lies.bust):
             self._later(self.lies.bust_seconds, "bust", execution_id, at)
+
+    def _take_off(self, order: Order, filled: Decimal, at: datetime) -> None:
+        """Reduce an order by what another one linked with it filled, in the same moment; end it where nothing is left."""
+        quantity = order.quantity - filled
+        if quantity <= order.cumulative:
+            self._close(order, "canceled", at, reason=SIBLING_FILLED, text="an order linked with it was filled")
+            return
+        self._tell(
+            order, "restated", at, order_quantity=quantity, leaves_quantity=quantity - order.cumulative,
+            order_status=working_status(order.cumulative, quantity), reason=SIBLING_FILLED,
+        )  # fmt: skip
 
     def _next_execution(self, at: datetime) -> str:
         """Return an execution id: unique here, but other brokers born in the same second use the same."""

@@ -67,6 +67,7 @@ class Knobs(Struct, forbid_unknown_fields=True):
     times_in_force: tuple[str, ...] = ("day", "gtc", "ioc", "fok", "gtd")
     asset_classes: tuple[str, ...] = ("equity", "fx", "crypto")
     replace: bool = True
+    oco: bool = False  # takes off linked orders what one of them fills
     short: bool = True
     lies: Lies = msgspec.field(default_factory=Lies)
 

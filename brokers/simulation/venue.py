@@ -84,6 +84,7 @@ class Venue(Floor):
                 limit_price=message.limit_price,
                 stop_price=message.stop_price,
                 expire_at=message.expire_at,
+                link=message.link,
                 text=fault,
             )
         )

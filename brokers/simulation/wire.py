@@ -46,6 +46,7 @@ class Message(msgspec.Struct, omit_defaults=True):
     stop_price: Decimal | None = None
     expire_at: datetime | None = None
     display_quantity: Decimal | None = None
+    link: str | None = None  # orders with the same one: what one fills is taken off the others
     orig_client_order_id: str | None = None
     broker_order_id: str | None = None
 
@@ -83,6 +84,8 @@ class Report(msgspec.Struct, omit_defaults=True):
     stop_price: Decimal | None = None
     expire_at: datetime | None = None
     fees: tuple[Fee, ...] | None = None
+    link: str | None = None
+    reason: str = ""
     text: str = ""
 
 

@@ -66,4 +66,8 @@ class Reason(StrEnum):
     ALGO_ENDED = "algo_ended", "The time to work the order ran out before all of it was done."
     CORPORATE_ACTION = "corporate_action", "A corporate action left nothing of it to trade."
     CANCEL_REQUESTED = "cancel_requested", "A user asked for the cancel."
+    SIBLING_FILLED = "sibling_filled", "Another order of its group was filled instead."
+    SIBLING_CANCELED = "sibling_canceled", "Another leg of its group was canceled, and one cancels the others."
+    PARENT_ENDED = "parent_ended", "The order that it waited for ended without a fill."
+    GROUP_EXCESS = "group_excess", "More of a group was filled than it may; this order would undo the rest."
     UNSOLICITED = "unsolicited", "The broker ended the order unasked."

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from oms.journal.domain import account_stream
 from oms.journal.publishing import frame_of
-from oms.kernel.errors import DomainError, Invalid, InvalidFields
+from oms.kernel.errors import DomainError, Invalid, InvalidFields, NotFound
 from oms.runtime.rest import (
     ENDING,
     PAGE_PARAMETERS,
@@ -50,6 +50,7 @@ from orders.serializers import (
     ChildOut,
     DecisionOut,
     ExecutionOut,
+    GroupOut,
     OrderIn,
     OrderOut,
     PauseIn,
@@ -329,6 +330,33 @@ class OrderResume(_OneOrder):
         body_of(request, ResumeIn)
         resumed = desk.resume(order.id, actor=actor_of(request), at=self.now())
         return Response(queries.order_out(resumed, queries.Names()), status=202)
+
+
+class OrderGroup(_OneOrder):
+    """GET orders/{id}/group."""
+
+    @extend_schema(responses={200: GroupOut, **problems(404)})
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Show the group that an order belongs to, with all its orders."""
+        found = queries.group_of(self.order(request, id))
+        if found is None:
+            raise NotFound("no_group", "The order belongs to no group.")
+        return Response(found)
+
+
+class OrderGroupCancel(_OneOrder):
+    """POST orders/{id}/group/cancel."""
+
+    permission_classes = [MINE]
+    window = ENDING
+
+    @extend_schema(request=CancelIn, responses={202: CanceledOut, **problems(400, 404, 409)})
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Ask for the end of every open order of the group that an order belongs to."""
+        order = self.order(request, id)
+        reason = body_of(request, CancelIn)["reason"]
+        asked = desk.cancel_group(order.id, actor=actor_of(request), at=self.now(), reason=reason)
+        return Response({"canceled": asked}, status=202)
 
 
 class OrderReplace(_OneOrder):

@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 from oms.kernel import decimals, json
 from oms.kernel.errors import Invalid, InvalidFields
 from orders.domain.algos import AlgoTerms, parse_algo
+from orders.domain.groups import Policy
 from orders.domain.sizing import SizeBy, parse_size_by
 from orders.domain.triggers import AUCTIONS, TOUCHED, TRAILING
 from risk.domain.rules import SELF_TRADE_MODES
@@ -25,11 +26,10 @@ NEEDS_LIMIT = frozenset({"limit", "stop_limit", "trailing_stop_limit", "limit_if
 NEEDS_STOP = frozenset({"stop", "stop_limit", "market_if_touched", "limit_if_touched"})
 AUCTION_TYPES = frozenset({"market", "limit"})
 IMMEDIATE = frozenset({"ioc", "fok"})
+GROUP_KINDS = ("oco", "oto")
+POLICIES = tuple(p.value for p in Policy)
 PERCENT_BELOW = Decimal(100)
 YEARS = timedelta(days=730)
-NOT_YET = "take_profit stop_loss group".split()  # noqa: SIM905
-"""Fields of the contract that no part of the desk carries out yet: refused, never ignored."""
-
 _FIELDS = frozenset(
     [
         "client_order_id",
@@ -56,12 +56,32 @@ _FIELDS = frozenset(
         "lots",
         "reduce_only",
         "self_trade_prevention",
+        "take_profit",
+        "stop_loss",
+        "group",
+        "partial_fills",
     ]
 )
 LOTS_MAX = 100
 """How many lots one ticket may choose."""
 ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}", re.ASCII)
 SYMBOL = re.compile(r"[A-Za-z0-9_.:/\-]{1,32}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class StopLoss:
+    """Where an exit ends the loss: a stop order, or a stop-limit order if it has a limit price."""
+
+    stop_price: Decimal
+    limit_price: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRef:
+    """The group that an order belongs to, by the client's own name for it."""
+
+    kind: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,15 @@ class Ticket:
     self_trade_prevention: str = ""
     algo: AlgoTerms | None = None
     do_not_reduce: bool = False
+    take_profit: Decimal | None = None  # its limit price
+    stop_loss: StopLoss | None = None
+    group: GroupRef | None = None
+    partial_fills: str = ""
+
+    @property
+    def has_exits(self) -> bool:
+        """Tell whether it asks for a bracket, or a part of one."""
+        return self.take_profit is not None or self.stop_loss is not None
 
     def instructions(self) -> dict[str, Any] | None:
         """Return what few orders ask for besides, as it is stored and hashed; None of nothing."""
@@ -108,6 +137,10 @@ class Ticket:
             "self_trade_prevention": self.self_trade_prevention or None,
             "algo": self.algo.as_json() if self.algo else None,
             "do_not_reduce": "true" if self.do_not_reduce else None,
+            "take_profit": None if self.take_profit is None else {"limit_price": decimals.text(self.take_profit)},
+            "stop_loss": None if self.stop_loss is None else _stop_loss_out(self.stop_loss),
+            "group": None if self.group is None else {"kind": self.group.kind, "id": self.group.id},
+            "partial_fills": self.partial_fills or None,
         }
         return {name: value for name, value in told.items() if value is not None} or None
 
@@ -125,6 +158,11 @@ class Ticket:
                 ]
             )
         ).digest()  # fmt: skip
+
+
+def _stop_loss_out(loss: StopLoss) -> dict[str, str]:
+    told = {"stop_price": loss.stop_price, "limit_price": loss.limit_price}
+    return {name: decimals.text(price) for name, price in told.items() if price is not None}
 
 
 def parse_ticket(raw: object, *, at: datetime) -> Ticket:
@@ -166,7 +204,12 @@ def parse_ticket(raw: object, *, at: datetime) -> Ticket:
         self_trade_prevention=reader.choice("self_trade_prevention", SELF_TRADE_MODES, default=""),
         algo=algo,
         do_not_reduce=reader.do_not_reduce(time_in_force),
+        take_profit=reader.take_profit(),
+        stop_loss=reader.stop_loss(),
+        group=reader.group(time_in_force),
+        partial_fills=reader.choice("partial_fills", POLICIES, default=""),
     )
+    reader.check_group(ticket)
     if reader.errors:
         raise InvalidFields(reader.errors)
     return ticket
@@ -250,13 +293,8 @@ class _Reader:
 
     def refuse_unknown(self, known: frozenset[str]) -> None:
         for name in self.raw:
-            if name in known:
-                continue
-            field = str(name)[:64]
-            if name in NOT_YET:
-                self.fault("not_supported", "The desk does not carry this out yet.", field)
-            else:
-                self.fault("unknown_field", "There is no such field.", field)
+            if name not in known:
+                self.fault("unknown_field", "There is no such field.", str(name)[:64])
 
     def do_not_reduce(self, time_in_force: str) -> bool:
         """Return whether a distribution leaves the prices as they are; only what lasts over its day can say so."""
@@ -387,6 +425,89 @@ class _Reader:
         if given[0] == "trail_percent" and value is not None and value >= PERCENT_BELOW:
             self.fault("out_of_range", "The percent must be below 100.", "trail_percent")
         return (value, None) if given[0] == "trail_amount" else (None, value)
+
+    def take_profit(self) -> Decimal | None:
+        """Return the limit price of the exit that takes the profit."""
+        inner = self._inner("take_profit", frozenset({"limit_price"}), needs="limit_price")
+        return self._price(inner, "take_profit", "limit_price") if inner else None
+
+    def stop_loss(self) -> StopLoss | None:
+        """Return the prices of the exit that ends the loss."""
+        inner = self._inner("stop_loss", frozenset({"stop_price", "limit_price"}), needs="stop_price")
+        if not inner:
+            return None
+        stop, limit = (self._price(inner, "stop_loss", name) for name in ("stop_price", "limit_price"))
+        return None if stop is None else StopLoss(stop, limit)
+
+    def group(self, time_in_force: str) -> GroupRef | None:
+        """Return the group an order belongs to."""
+        inner = self._inner("group", frozenset({"kind", "id"}), needs="id")
+        if not inner:
+            return None
+        kind, name = inner.get("kind"), inner.get("id")
+        if kind not in GROUP_KINDS:
+            self.fault("not_a_choice", f"Use one of: {', '.join(GROUP_KINDS)}.", "group.kind")
+        elif not isinstance(name, str) or not ID.fullmatch(name):
+            self.fault("not_an_identifier", "Use letters, digits and . _ : - only.", "group.id")
+        elif kind == "oco" and time_in_force in IMMEDIATE:
+            self.fault("not_allowed", "A leg that waits for another can't be immediate.", "time_in_force")
+        else:
+            return GroupRef(str(kind), name)
+        return None
+
+    def _inner(self, name: str, known: frozenset[str], *, needs: str) -> Mapping[str, Any] | None:
+        """Return an object inside the ticket, None where there is none or it is none."""
+        value = self.raw.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            self.fault("not_an_object", f"Send an object with {needs}.", name)
+            return None
+        for key in value:
+            if key not in known:
+                self.fault("unknown_field", "There is no such field.", f"{name}.{str(key)[:64]}")
+        if value.get(needs) is None:
+            self.fault("required", "This field is required.", f"{name}.{needs}")
+            return None
+        return value
+
+    def _price(self, inner: Mapping[str, Any], name: str, field: str) -> Decimal | None:
+        if inner.get(field) is None:
+            return None
+        try:
+            value = decimals.parse(inner[field], field=f"{name}.{field}")
+        except Invalid as error:
+            self.errors.append(error)
+            return None
+        if value <= 0:
+            self.fault("not_positive", "The value must be above zero.", f"{name}.{field}")
+            return None
+        return value
+
+    def check_group(self, ticket: Ticket) -> None:
+        """Blame exits on the wrong side of each other or of the entry, and what has no meaning without a group."""
+        if ticket.partial_fills and not ticket.has_exits and (ticket.group is None or ticket.group.kind != "oto"):
+            self.fault("not_allowed", "Only orders that others wait for have it.", "partial_fills")
+        if not ticket.has_exits:
+            return
+        if ticket.group is not None:
+            self.fault("not_allowed", "An order with exits is a group of its own.", "group")
+        buys = ticket.side == "buy"
+        stop = ticket.stop_loss.stop_price if ticket.stop_loss else None
+        entry = ticket.limit_price
+        for name, better, worse in (
+            ("take_profit", ticket.take_profit, stop),
+            ("take_profit", ticket.take_profit, entry),
+            ("stop_loss", entry, stop),
+        ):
+            if better is not None and worse is not None and not (better > worse if buys else better < worse):
+                way = "above" if buys else "below"
+                self.fault(
+                    "wrong_side",
+                    f"The take profit must lie {way} the entry and the stop loss {'below' if buys else 'above'}.",
+                    name,
+                )
+                return
 
     def part(self, name: str, *, of_types: frozenset[str], order_type: str) -> Decimal | None:
         """Return a part of the quantity: what is shown of it, or the least to be done at once."""

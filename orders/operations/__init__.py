@@ -1,7 +1,8 @@
 """The desk: every operation takes a sequence and works set-based; one order is a batch of one."""
 
 from orders.operations.allocating import advance_blocks
-from orders.operations.changing import cancel, cancel_matching, replace
+from orders.operations.changing import cancel, cancel_group, cancel_matching, replace
+from orders.operations.following import follow_groups
 from orders.operations.guarding import guard
 from orders.operations.liquidating import advance_all
 from orders.operations.meeting import meet_again
@@ -23,9 +24,11 @@ __all__ = [
     "apply",
     "apply_parked",
     "cancel",
+    "cancel_group",
     "cancel_matching",
     "decide_release",
     "fits_none",
+    "follow_groups",
     "guard",
     "is_due",
     "key_of",

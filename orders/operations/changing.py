@@ -21,9 +21,10 @@ from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import doorbell
 from oms.runtime.transactions import after_commit, in_transaction
+from orders.domain.groups import FOLLOWS, Role
 from orders.domain.tickets import NEEDS_LIMIT, NEEDS_STOP, Terms
 from orders.domain.triggers import STOPS, WORKS_FOR
-from orders.models import Algo, ChildOrder, Order, Submission, Trigger
+from orders.models import Algo, ChildOrder, GroupLeg, Order, Submission, Trigger
 from orders.operations.placing import part_of
 from orders.operations.recording import (
     Book,
@@ -106,6 +107,21 @@ def cancel_locked(
     return [book.orders[i] for i in order_ids if i in book.orders], changed
 
 
+def cancel_group(order_id: UUID, *, actor: Actor, at: datetime, reason: str = "") -> int:
+    """Ask for the end of every open order of the group that an order belongs to; return how many were asked to end.
+
+    Raises `Conflict` (no_group, order_closed).
+    """
+    place = GroupLeg.objects.filter(pk=order_id).first()
+    if place is None:
+        raise Conflict("no_group", "The order belongs to no group; cancel it by itself.")
+    members = GroupLeg.objects.filter(group_id=place.group_id).exclude(role=Role.FLATTEN)
+    _, changed = cancel_batch(list(members.values_list("pk", flat=True)), actor=actor, at=at, reason=reason)
+    if not changed:
+        raise Conflict("order_closed", "Nothing of the group is open; there is nothing to cancel.")
+    return len(changed)
+
+
 def cancel_matching(
     account_ids: Sequence[int],
     *,
@@ -133,16 +149,16 @@ def cancel_matching(
 def _is_busy(book: Book, child: ChildOrder) -> bool:
     """Tell whether a broker order has a replace under way that its broker must answer before anything else."""
     sent = [s for s in book.pending(child, Submission.Kind.REPLACE) if s.state != SubmissionState.PREPARED]
-    return bool(sent) and not _abilities(child).overlapping_requests
+    return bool(sent) and not abilities_of(child).overlapping_requests
 
 
-def _abilities(child: ChildOrder) -> Capabilities:
+def abilities_of(child: ChildOrder) -> Capabilities:
     broker = brokers.brokers()[child.broker_id]
     return capabilities_of(broker.adapter, broker.settings)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """The terms that an order shall have, whole."""
 
     quantity: Decimal
@@ -175,8 +191,13 @@ def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) 
     """Replace inside the caller's transaction; see `replace`."""
     book = lock_book([order_id])
     order = book.orders[order_id]
+    place = GroupLeg.objects.filter(pk=order_id).first()
+    if place is not None and place.role != Role.PARENT and terms.quantity is not None:
+        raise Invalid("follows_group", "Its quantity follows the other orders of its group.", field="quantity")
     if order.status == OrdStatus.HELD:
-        raise Conflict("not_replaceable", "The order is held as it is; cancel it and place a new one.")
+        if place is None or place.role not in FOLLOWS:
+            raise Conflict("not_replaceable", "The order is held as it is; cancel it and place a new one.")
+        return _replace_held(book, order, terms, actor=actor, at=at)
     if order.status not in CLOSED and order_id in book.algos:
         return _replace_worked(book, order, terms, actor=actor, at=at)
     if order.status not in CLOSED and not book.children_of(order_id):
@@ -187,8 +208,8 @@ def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) 
     _check_terms(order, terms)
     wanted = _wanted(book, order, child, terms, at)
     verdict = _judged(order, wanted, actor, at)
-    if _abilities(child).replace:
-        _submit_replace(book, order, child, wanted, verdict.unit_amount, at)
+    if abilities_of(child).replace:
+        submit_replace(book, order, child, wanted, verdict.unit_amount, at)
     else:
         order.next_terms = wanted.as_json() | {"unit_amount": decimals.text_or_none(verdict.unit_amount)}
         submit_cancel(book, child, at)
@@ -201,7 +222,7 @@ def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) 
     return order
 
 
-def _judged(order: Order, wanted: _Wanted, actor: Actor, at: datetime) -> Verdict:
+def _judged(order: Order, wanted: Wanted, actor: Actor, at: datetime) -> Verdict:
     verdict = risk.recheck(
         _intent(order, actor, wanted.quantity, wanted.limit_price, wanted.stop_price),
         open_quantity=max(wanted.quantity - order.filled_quantity, order.leaves_quantity, ZERO),
@@ -217,7 +238,7 @@ def _replace_waiting(book: Book, order: Order, terms: Terms, *, actor: Actor, at
     """Change an order that waits at the desk: at once, as nobody else has to agree."""
     _check_version(order, terms)
     _check_terms(order, terms)
-    wanted = _Wanted(
+    wanted = Wanted(
         terms.quantity or order.quantity, terms.limit_price or order.limit_price, terms.stop_price or order.stop_price,
         terms.time_in_force or order.time_in_force,
     )  # fmt: skip
@@ -245,7 +266,7 @@ def _replace_worked(book: Book, order: Order, terms: Terms, *, actor: Actor, at:
     if order.next_terms or book.algos[order.id].state == Algo.State.OVER:
         raise Conflict("change_pending", "A cancel or replace is on its way; wait for its answer.")
     _check_terms(order, terms)
-    wanted = _Wanted(
+    wanted = Wanted(
         terms.quantity or order.quantity, terms.limit_price or order.limit_price, None,
         terms.time_in_force or order.time_in_force,
     )  # fmt: skip
@@ -268,12 +289,24 @@ def _replace_worked(book: Book, order: Order, terms: Terms, *, actor: Actor, at:
     return order
 
 
+def _replace_held(book: Book, order: Order, terms: Terms, *, actor: Actor, at: datetime) -> Order:
+    """Change an order that waits for fills of another: risk judges it as it then stands, when it begins."""
+    _check_version(order, terms)
+    _check_terms(order, terms)
+    for name in ("limit_price", "stop_price", "time_in_force"):
+        setattr(order, name, getattr(terms, name) or getattr(order, name))
+    order.updated_at = at
+    book.touched[order.id] = []
+    journal.append(write(book, kinds={order.id: "order.replaced"}), actor=actor, at=at)
+    return order
+
+
 def _with_checks(entry: Entry, verdict: Verdict) -> Entry:
     """Return the event of the request with the numbers that risk let it pass by."""
     return dataclasses.replace(entry, body=f'{entry.body[:-1]},"checks":{json.dumps(verdict.checks)}}}')
 
 
-def _wanted(book: Book, order: Order, child: ChildOrder, terms: Terms, at: datetime) -> _Wanted:
+def _wanted(book: Book, order: Order, child: ChildOrder, terms: Terms, at: datetime) -> Wanted:
     """Return the new terms over those asked for last, or in force; a replace that was not sent yet gives way to them."""
     base: dict[str, Any] = {n: getattr(order, n) for n in _TERMS}
     pending = book.pending(child, Submission.Kind.REPLACE)
@@ -285,7 +318,7 @@ def _wanted(book: Book, order: Order, child: ChildOrder, terms: Terms, at: datet
             base[name] = None if base[name] is None else Decimal(base[name])
     if pending and pending[-1].state == SubmissionState.PREPARED:
         withdraw(book, pending[-1], at, "overtaken before it was sent")
-    return _Wanted(
+    return Wanted(
         quantity=terms.quantity if terms.quantity is not None else base["quantity"],
         limit_price=terms.limit_price if terms.limit_price is not None else base["limit_price"],
         stop_price=terms.stop_price if terms.stop_price is not None else base["stop_price"],
@@ -296,8 +329,8 @@ def _wanted(book: Book, order: Order, child: ChildOrder, terms: Terms, at: datet
 _TERMS = ("quantity", "limit_price", "stop_price", "time_in_force")
 
 
-def _submit_replace(
-    book: Book, order: Order, child: ChildOrder, wanted: _Wanted, unit_amount: Decimal | None, at: datetime
+def submit_replace(
+    book: Book, order: Order, child: ChildOrder, wanted: Wanted, unit_amount: Decimal | None, at: datetime
 ) -> None:
     identifier = uuid7()
     message = ReplaceOrder(
@@ -325,7 +358,7 @@ def _replaceable(book: Book, order: Order, terms: Terms) -> ChildOrder:
     """Return the one broker order that a replace would change."""
     _check_version(order, terms)
     child = _to_reopen(book, order, terms) if order.status in CLOSED else _working(book, order)
-    broker, abilities = brokers.brokers()[child.broker_id], _abilities(child)
+    broker, abilities = brokers.brokers()[child.broker_id], abilities_of(child)
     changing = book.pending(child, Submission.Kind.CANCEL) or order.next_terms
     sent = [s for s in book.pending(child, Submission.Kind.REPLACE) if s.state != SubmissionState.PREPARED]
     if order.next_terms or ((changing or sent) and not abilities.overlapping_requests):
@@ -356,7 +389,7 @@ def _to_reopen(book: Book, order: Order, terms: Terms) -> ChildOrder:
     """Return the broker order of a filled order that a replace to more may reopen (FIX C.1.c)."""
     filled = [c for c in book.children_of(order.id) if c.status == OrdStatus.FILLED and not c.ended_as]
     grows = terms.quantity is not None and terms.quantity > order.quantity
-    if order.status != OrdStatus.FILLED or len(filled) != 1 or not grows or not _abilities(filled[0]).replace_filled:
+    if order.status != OrdStatus.FILLED or len(filled) != 1 or not grows or not abilities_of(filled[0]).replace_filled:
         raise Conflict("order_closed", "The order is closed; place a new one.")
     return filled[0]
 

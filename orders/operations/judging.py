@@ -1,7 +1,7 @@
 """Judging again what waited: behind a halt, a backoff or a long queue the market, the limits and the account move on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -15,6 +15,7 @@ from oms.kernel.decimals import ZERO
 from oms.kernel.reasons import Reason
 from oms.runtime import arrays, sql
 from oms.runtime.transactions import in_transaction
+from orders.domain.groups import IN_SET
 from orders.domain.triggers import STOPS
 from orders.models import ChildOrder, Order, Submission
 from orders.operations.recording import Book, lock_book
@@ -127,8 +128,24 @@ def intents(book: Book, asked: Sequence[Asked]) -> list[tuple[Intent, Decimal]]:
     accounts = Account.objects.in_bulk({a.order.account_id for a in asked})
     makers = {a.order.created_by_id for a in asked} - {None}
     users = dict(sql.run("SELECT id, username FROM auth_user WHERE id = ANY(%s)", [sorted(makers)]).fetchall())
-    names = Names()
-    return [(_intent(a, accounts[a.order.account_id], users, names), book.may_fill(a.order.id)) for a in asked]
+    names, sets = Names(), _sets([a.order.id for a in asked])
+    return [
+        (
+            replace(_intent(a, accounts[a.order.account_id], users, names), oco=sets.get(a.order.id)),
+            book.may_fill(a.order.id),
+        )
+        for a in asked
+    ]
+
+
+def _sets(order_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """Return the set in which one cancels the others, of orders that belong to one."""
+    roles = sorted(r.value for r in IN_SET)
+    found = sql.run(
+        "SELECT order_id, group_id FROM orders_groupleg WHERE order_id = ANY(%s) AND role = ANY(%s)",
+        [sql.uuids(order_ids), roles],
+    )
+    return dict(found.fetchall())
 
 
 def _intent(asked: Asked, account: Account, users: dict[int, str], names: Names) -> Intent:

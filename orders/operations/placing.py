@@ -1,9 +1,10 @@
 """Placing orders: idempotency, risk, route, records, all in one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -26,12 +27,14 @@ from oms.runtime import doorbell, rows, sql
 from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.algos import SEED_BELOW, TIMES_IN_FORCE, AlgoTerms, faults_of, settled
+from orders.domain.groups import Kind, Role
 from orders.domain.tickets import Ticket
 from orders.domain.triggers import AUCTIONS, STOPS, TRAILING, WORKS_FOR, Watch
 from orders.domain.waiting import valid_until
 from orders.models import ChildOrder, IdempotencyKey, Order, Submission, Trigger
 from orders.operations.holding import ask_release
-from orders.operations.recording import order_entry, remember
+from orders.operations.linking import Seat, Seats, exits_of, leg_of
+from orders.operations.recording import note_groups, order_entry, remember
 from orders.operations.sizing import Sized, size
 from orders.operations.slicing import Work, begin, working_instructions
 from orders.operations.watching import waits_until, watch_for
@@ -46,6 +49,7 @@ from risk.domain.selftrade import Prevented
 from risk.queries import halted_brokers
 from routing import operations as routing
 from routing.domain.candidates import RouteRequest
+from routing.operations import Plan
 
 BATCH_MAX = 1_000
 CEILINGS = ("children_within_order", "messages_within_order")
@@ -93,6 +97,12 @@ class _Draft:
     client_order_id: str
     digest: bytes
     algo: AlgoTerms | None = None  # with every default in its place
+    seat: Seat | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether it waits for another order's fills: nothing is asked about it before."""
+        return self.seat is not None and self.seat.waits
 
 
 def key_of(batch_key: str, index: int) -> str:
@@ -145,7 +155,9 @@ def place_locked(requests: Sequence[Request], *, at: datetime) -> list[Placed]:
         drafts = _drafts(requests, accounts, answers)
         fresh = _sized(_choosing(_claim_ids(drafts, answers), answers, at), answers)
         fresh = _worked(fresh, answers, at)
-        held, met = _decide(fresh, answers, at) if fresh else ([], [])
+        seats = Seats(at)
+        fresh = _seated(fresh, seats, answers)
+        held, met = _decide(fresh, seats, answers, at) if fresh else ([], [])
     ask_release(held, at=at)
     if met:
         from orders.operations.preventing import keep_apart  # noqa: PLC0415 - it ends orders, by modules that know this one
@@ -220,8 +232,13 @@ def _grid_faults(ticket: Ticket, instrument: InstrumentRef) -> list[Invalid]:
         if part is not None and not decimals.is_multiple(part, instrument.lot_size):
             lot = decimals.text(instrument.lot_size)
             faults.append(Invalid("off_lot", f"The quantity must be a multiple of {lot}.", field=name))
-    for name in ("limit_price", "stop_price", "trail_amount"):
-        price = getattr(ticket, name)
+    stop = ticket.stop_loss
+    prices = {n: getattr(ticket, n) for n in ("limit_price", "stop_price", "trail_amount")} | {
+        "take_profit.limit_price": ticket.take_profit,
+        "stop_loss.stop_price": stop.stop_price if stop else None,
+        "stop_loss.limit_price": stop.limit_price if stop else None,
+    }
+    for name, price in prices.items():
         if price is not None and not decimals.is_multiple(price, instrument.tick_size):
             tick = decimals.text(instrument.tick_size)
             faults.append(Invalid("off_tick", f"The price must be a multiple of {tick}.", field=name))
@@ -326,6 +343,26 @@ def _ends_at(draft: _Draft, begins: datetime) -> datetime | None:
     return valid_until("limit", ticket.time_in_force, ticket.expire_at, decided_at=begins, closes_at=closes_at)
 
 
+def _seated(drafts: list[_Draft], seats: Seats, answers: dict[int, Placed]) -> list[_Draft]:
+    """Give drafts that belong to a group their place in it, and refuse those that don't fit; return the others."""
+    grouped = [d for d in drafts if d.request.ticket.group or d.request.ticket.has_exits]
+    if not grouped:
+        return drafts
+    named = [(d.account.id, d.request.ticket.group.id) for d in grouped if d.request.ticket.group]
+    if named:
+        seats.load(named)
+    refused: dict[UUID, DomainError] = {}
+    for draft in grouped:
+        try:
+            draft.seat = seats.take(draft.request.ticket, draft.account.id, draft.instrument.id, draft.order_id)
+            if draft.algo and draft.seat.role is not Role.PARENT:
+                raise Invalid("not_allowed", "An order that follows others is not worked in slices.", field="algo")
+        except DomainError as fault:
+            refused[draft.order_id] = fault
+            answers[draft.index] = Placed(None, "", False, fault)
+    return _without(refused, drafts, answers)
+
+
 def _lots_fault(draft: _Draft, known: dict[UUID, portfolio.HeldLot], pooled: set[int]) -> DomainError | None:
     ticket = draft.request.ticket
     if draft.account.id in pooled:
@@ -399,21 +436,22 @@ def first_answer(event_body: str) -> str:
 
 
 def _decide(
-    drafts: list[_Draft], answers: dict[int, Placed], at: datetime
+    drafts: list[_Draft], seats: Seats, answers: dict[int, Placed], at: datetime
 ) -> tuple[list[tuple[Order, Account, Actor]], list[tuple[Order, Prevented]]]:
     """Ask risk and routing, write the rows of all drafts, and answer them and their twins.
 
     Return the orders held for a second person, and those that would have met others of their account.
     """
     quotes = brokers.quotes({d.instrument.id for d in drafts})
-    watched = _watched(drafts, quotes, at)
-    asked = [_intent(d, watched.get(d.order_id), at) for d in drafts]
-    verdicts = {v.order_id: v for v in risk.check(asked, at=at, resting=resting)}
-    approved = [d for d in drafts if verdicts[d.order_id].approved and d.order_id not in watched]
+    asked = [d for d in drafts if not d.waits]
+    watched = _watched(asked, quotes, at)
+    intents = [_intent(d, watched.get(d.order_id), at) for d in asked]
+    verdicts = {v.order_id: v for v in risk.check(intents, at=at, resting=resting)}
+    approved = [d for d in asked if verdicts[d.order_id].approved and d.order_id not in watched]
     links = links_of({d.account.id for d in approved})
     halted = halted_brokers()
     wanted = [_route_request(d, links, halted.for_order(reduces=verdicts[d.order_id].reduces)) for d in approved]
-    plans = {p.order_id: p for p in routing.plan(wanted, at=at)}
+    plans = plan_routes(wanted, {d.order_id for d in approved if d.seat and d.seat.oco}, at=at)
     unrouted = [p.order_id for p in plans.values() if not p.legs]
     if unrouted:
         risk.resize(dict.fromkeys(unrouted, decimals.ZERO))
@@ -425,8 +463,13 @@ def _decide(
     held: list[tuple[Order, Account, Actor]] = []
     met: list[tuple[Order, Prevented]] = []
     works: list[Work] = []
+    exits: list[tuple[_Draft, Order]] = []
     for draft in drafts:
         order = _order(draft, quotes.get(draft.instrument.id), at)
+        orders.append(order)
+        if draft.waits:
+            order.hold()
+            continue
         verdict, plan = verdicts[draft.order_id], plans.get(draft.order_id)
         if verdict.prevented is not None:
             met.append((order, verdict.prevented))
@@ -439,12 +482,12 @@ def _decide(
             if draft.algo:
                 works.append(begin(order, draft.algo, stop_at=_ends_at(draft, at), at=at))
             if draft.order_id in watched:  # it stands by until somebody lets the order pass
-                triggers.append(_trigger(order, watched[draft.order_id], at))
+                triggers.append(trigger_of(order, watched[draft.order_id], at))
         elif not verdict.approved:
             _deny(order, verdict.reason, verdict.detail)
         elif draft.order_id in watched:
             order.acknowledge()  # by the desk itself: no broker sees it before what it waits for has come
-            triggers.append(_trigger(order, watched[draft.order_id], at))
+            triggers.append(trigger_of(order, watched[draft.order_id], at))
         elif plan is None or not plan.legs:
             _deny(order, Reason.NO_ROUTE, plan.detail if plan else "")
         elif draft.algo:
@@ -456,12 +499,43 @@ def _decide(
                 submission.reduces = verdict.reduces
                 children.append(child)
                 submissions.append(submission)
-        orders.append(order)
-    _write(drafts, orders, children, submissions, answers, at)
+        if draft.request.ticket.has_exits and order.status == OrdStatus.DENIED:
+            draft.seat = None  # nothing will follow it
+            order.instructions = _instructions(draft)
+        elif draft.request.ticket.has_exits:
+            exits += _exits(draft, quotes.get(draft.instrument.id), at)
+    _write(drafts, orders, exits, children, submissions, answers, at)
     sql.insert(triggers)
     sql.insert([w.algo for w in works])
     sql.insert([s for w in works for s in w.slices])
+    _write_groups(seats, [*zip(drafts, orders, strict=True), *exits], at)
     return held, met
+
+
+def _exits(draft: _Draft, quote: QuoteRef | None, at: datetime) -> list[tuple[_Draft, Order]]:
+    """Return the exits of an entry, waiting for its fills."""
+    assert draft.seat is not None  # noqa: S101 - whoever has exits has a group
+    found = []
+    for role, ticket in exits_of(draft.request.ticket):
+        order_id = uuid7()
+        leg = replace(
+            draft, request=replace(draft.request, ticket=ticket, key=""), order_id=order_id, client_order_id=str(order_id),
+            digest=ticket.digest(), seat=Seat(draft.seat.group, role, draft.order_id),
+        )  # fmt: skip
+        order = _order(leg, quote, at)
+        order.hold()
+        found.append((leg, order))
+    return found
+
+
+def _write_groups(seats: Seats, placed: list[tuple[_Draft, Order]], at: datetime) -> None:
+    """Store the places of orders in groups; a group that an order waits in is looked at once this stands."""
+    seated = [(d.seat, o) for d, o in placed if d.seat is not None]
+    if not seated:
+        return
+    sql.insert([g for g in seats.made if g.id in {s.group.id for s, _ in seated}])
+    sql.insert([leg_of(o, s) for s, o in seated])
+    note_groups([o.id for s, o in seated if s.waits and s.group.kind == Kind.OTO], at=at)
 
 
 def _watched(drafts: list[_Draft], quotes: Mapping[int, QuoteRef], at: datetime) -> dict[UUID, Watch]:
@@ -493,7 +567,34 @@ def _taken_by_a_broker(draft: _Draft, links: dict[int, dict[int, tuple[int, str]
     return any(a.takes(ticket.order_type, ticket.time_in_force, asset_class, is_open=is_open) for a in abilities)
 
 
-def _trigger(order: Order, watch: Watch, at: datetime) -> Trigger:
+def watches_for(orders: Sequence[Order], *, at: datetime) -> dict[UUID, Watch]:
+    """Return what the desk itself has to wait for, by order, of orders that begin to work now."""
+    accounts = Account.objects.in_bulk({o.account_id for o in orders})
+    names, quotes = Names(), brokers.quotes({o.instrument_id for o in orders})
+    drafts = [
+        _Draft(
+            0, Request(ticket_of(o, names, at), Actor.system("groups")), accounts[o.account_id],
+            names.instruments[o.instrument_id], o.directed_broker_id, o.strategy_id, o.id, o.client_order_id, b"",
+        )
+        for o in orders
+    ]  # fmt: skip
+    return _watched(drafts, quotes, at)
+
+
+def ticket_of(order: Order, names: Names, at: datetime) -> Ticket:
+    """Return an order as a ticket would ask for it now."""
+    amount, percent, begins = (order.instruction(n) for n in ("trail_amount", "trail_percent", "good_after"))
+    starts = datetime.fromisoformat(begins) if begins else None
+    return Ticket(
+        names.accounts[order.account_id], names.instruments[order.instrument_id].symbol, order.side, order.quantity,
+        order.order_type, limit_price=order.limit_price, stop_price=order.stop_price, time_in_force=order.time_in_force,
+        expire_at=order.expire_at, good_after=starts if starts and starts > at else None,
+        trail_amount=Decimal(amount) if amount else None, trail_percent=Decimal(percent) if percent else None,
+    )  # fmt: skip
+
+
+def trigger_of(order: Order, watch: Watch, at: datetime) -> Trigger:
+    """Return the row that keeps what an order waits for at the desk."""
     return rows.make(
         Trigger,
         order_id=order.id,
@@ -517,6 +618,7 @@ _EVENTS = {OrdStatus.DENIED: "order.denied", OrdStatus.HELD: "order.held"}
 def _write(
     drafts: list[_Draft],
     orders: list[Order],
+    exits: list[tuple[_Draft, Order]],
     children: list[ChildOrder],
     submissions: list[Submission],
     answers: dict[int, Placed],
@@ -525,7 +627,7 @@ def _write(
     names = Names()
     entries = []
     by_actor: dict[Actor, list[tuple[_Draft, Order]]] = {}
-    for draft, order in zip(drafts, orders, strict=True):
+    for draft, order in [*zip(drafts, orders, strict=True), *exits]:
         by_actor.setdefault(draft.request.actor, []).append((draft, order))
     bodies: dict[UUID, str] = {}
     for actor, pairs in by_actor.items():
@@ -533,7 +635,7 @@ def _write(
         for (_, order), event in zip(pairs, journal.append(entries, actor=actor, at=at), strict=True):
             order.placed_sequence = event.sequence
             bodies[order.id] = first_answer(event.body)
-    sql.insert(orders)
+    sql.insert([*orders, *(order for _, order in exits)])
     sql.insert(children)
     sql.insert(submissions)
     keys = [
@@ -547,7 +649,7 @@ def _write(
     for index, answer in list(answers.items()):
         if answer.order_id in bodies and not answer.body:
             answers[index] = replace(answer, body=bodies[answer.order_id])
-    remember(orders)
+    remember([*orders, *(order for _, order in exits)])
     codes = {names.brokers[s.broker_id].code for s in submissions}
     after_commit(lambda: doorbell.ring(codes))
 
@@ -583,6 +685,7 @@ def _intent(draft: _Draft, watch: Watch | None, at: datetime) -> Intent:
         reduce_only=ticket.reduce_only,
         self_trade=ticket.self_trade_prevention,
         covered=draft.request.origin == BLOCK,
+        oco=draft.seat.oco if draft.seat else None,
     )
 
 
@@ -618,6 +721,25 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], 
     )
 
 
+def plan_routes(requests: Sequence[RouteRequest], in_sets: Collection[UUID], *, at: datetime) -> dict[UUID, Plan]:
+    """Plan where orders go. Those of a set in which one cancels the others go to a broker that sees to that by itself, if one
+    can take them: what the desk does instead is as right, but later."""
+    narrowed = [_at_brokers_that_link(r) if r.order_id in in_sets else r for r in requests]
+    plans = {p.order_id: p for p in routing.plan(narrowed, at=at)}
+    others = [r for r, n in zip(requests, narrowed, strict=True) if n is not r and not plans[r.order_id].legs]
+    return plans | {p.order_id: p for p in routing.plan(others, at=at)}
+
+
+def _at_brokers_that_link(request: RouteRequest) -> RouteRequest:
+    known = brokers.brokers()
+    able = tuple(
+        i for i in request.brokers
+        if (abilities := capabilities_of(known[i].adapter, known[i].settings)).oco
+        and abilities.takes(request.order_type, request.time_in_force, request.instrument.asset_class)
+    )  # fmt: skip
+    return request if not able or request.directed else replace(request, brokers=able)
+
+
 def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
     ticket = draft.request.ticket
     return rows.make(
@@ -640,7 +762,8 @@ def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:
         note=ticket.note,
         size_by=ticket.size_by.as_json() if ticket.size_by else None,
         lots=[str(i) for i in ticket.lots] or None,
-        instructions=working_instructions(ticket, draft.algo) if draft.algo else ticket.instructions(),
+        instructions=_instructions(draft),
+        parent_id=draft.seat.parent if draft.seat else None,
         origin=draft.request.origin,
         correlation_id=draft.request.correlation,
         created_by_id=draft.request.actor.user_id,
@@ -662,6 +785,12 @@ def hold_apart(order: Order, found: Prevented, detail: str) -> None:
     order.reason, order.reason_detail = Reason.SELF_TRADE, detail[:200]
 
 
+def _instructions(draft: _Draft) -> dict[str, Any] | None:
+    ticket = draft.request.ticket
+    told = working_instructions(ticket, draft.algo) if draft.algo else ticket.instructions()
+    return told if draft.seat is None else {**(told or {}), "group": draft.seat.told()}
+
+
 def _deny(order: Order, reason: str, detail: str) -> None:
     order.deny()
     order.leaves_quantity = decimals.ZERO
@@ -669,13 +798,20 @@ def _deny(order: Order, reason: str, detail: str) -> None:
 
 
 def new_child(
-    order: Order, broker_id: int, broker_account: tuple[int, str], quantity: Any, at: datetime
+    order: Order,
+    broker_id: int,
+    broker_account: tuple[int, str],
+    quantity: Any,
+    at: datetime,
+    *,
+    decided_at: datetime | None = None,
 ) -> tuple[ChildOrder, Submission]:
     """Return a broker order for a part of an order, with the submission that will ask for it.
 
-    A slice of a worked order is as new as the moment it is made; what it shows is all that it is.
+    `decided_at`: since when it is good, if not since the order was decided on or triggered. A slice of a worked order is as
+    new as the moment it is made; what it shows is all that it is.
     """
-    decided_at = at if order.algo else order.triggered_at or order.decided_at
+    since = decided_at or (at if order.algo else order.triggered_at or order.decided_at)
     submission_id = uuid7()
     stop_price = order.stop_price if order.working_type in STOPS else None
     time_in_force = WORKS_FOR.get(order.time_in_force, order.time_in_force)
@@ -711,6 +847,7 @@ def new_child(
         min_quantity=part_of(order, "min_quantity", quantity),
         trail_amount=_trail(order, "trail_amount"),
         trail_percent=_trail(order, "trail_percent"),
+        link=_link(order, broker_id),
     )
     submission = rows.make(
         Submission,
@@ -726,11 +863,19 @@ def new_child(
         due_at=at,
         judged_at=at,
         valid_until=valid_until(
-            order.working_type, time_in_force, order.expire_at, decided_at=decided_at,
-            closes_at=brokers.session_end(order.instrument_id, decided_at),
+            order.working_type, time_in_force, order.expire_at, decided_at=since,
+            closes_at=brokers.session_end(order.instrument_id, since),
         ),
     )  # fmt: skip
     return child, submission
+
+
+def _link(order: Order, broker_id: int) -> str | None:
+    """Return what a broker shall know the set by in which one cancels the others, if it sees to that."""
+    broker = brokers.brokers()[broker_id]
+    if not order.cancels_others or not capabilities_of(broker.adapter, broker.settings).oco:
+        return None
+    return sha256(f"{order.account_id}:{order.group_told['id']}".encode()).hexdigest()[:24]
 
 
 def part_of(order: Order, name: str, quantity: Decimal) -> Decimal | None:

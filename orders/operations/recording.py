@@ -1,6 +1,6 @@
 """Writing orders, what follows from it, and the facts that tell it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from oms.kernel import decimals, json
 from oms.kernel.decimals import ZERO
 from oms.kernel.ids import broker_client_id, uuid7
 from oms.kernel.reasons import Reason
-from oms.runtime import rows, sql
+from oms.runtime import crash, rows, sql
 from oms.runtime.http import correlation_id
 from oms.runtime.transactions import after_commit
 from orders import cache
@@ -91,7 +91,9 @@ class Book:
             asked = [Decimal(s.message["quantity"]) for s in self.pending(child, Submission.Kind.REPLACE)]
             working += max([child.leaves_quantity, *(quantity - child.filled_quantity for quantity in asked)])
         order = self.orders[order_id]
-        lacking: Decimal = order.leaves_quantity
+        lacking: Decimal = (
+            order.leaves_quantity if order.status != OrdStatus.HELD else ZERO
+        )  # nothing is held for it yet
         wanted = Decimal(order.next_terms["quantity"]) - order.filled_quantity if order.next_terms else ZERO
         return max(lacking, working, wanted)
 
@@ -248,6 +250,8 @@ def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID,
         order = book.orders[order_id]
         kind = (kinds or {}).get(order_id) or f"order.{order.status}"
         entries.append(order_entry(order, names, kind, pairs))
+    if book.touched:
+        note_groups(book.touched, at=max(book.orders[i].updated_at for i in book.touched))
     remember([book.orders[i] for i in book.touched])
     return entries
 
@@ -261,6 +265,31 @@ def _write_algos(algos: Sequence[Algo]) -> None:
         "WHERE order_id = ANY(%s) AND state IN ('planned', 'claimed')",
         [sql.uuids(over)],
     )
+
+
+FOLLOWERS: list[Callable[[UUID, datetime], object]] = []
+"""Who brings a group in line once one of its orders has changed; `orders.operations.following` puts itself here."""
+_NOTE = """
+UPDATE orders_ordergroup g SET due_at = %s FROM orders_groupleg l WHERE l.group_id = g.id AND l.order_id = ANY(%s)
+RETURNING g.id
+"""
+
+
+def note_groups(order_ids: Collection[UUID], *, at: datetime) -> None:
+    """Leave the groups of changed orders due, and have them looked at as soon as the change stands.
+
+    Whoever dies in between leaves them due: the sweep finds them.
+    """
+    if order_ids:
+        found = sql.run(_NOTE, [at, sql.uuids(sorted(order_ids))])
+        after_commit(lambda: _follow(found, at))
+
+
+def _follow(found: Iterable[tuple[UUID]], at: datetime) -> None:
+    for (group_id,) in found:
+        crash.point("before_groups")
+        for follow in FOLLOWERS:
+            follow(group_id, at)
 
 
 def order_entry(order: Order, names: Names, kind: str, transitions: list[list[str]]) -> Entry:

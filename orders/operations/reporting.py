@@ -664,6 +664,8 @@ class Fold:
         order = self.book.orders[child.order_id]
         if report.kind is ReportKind.REJECTED:
             order.reason, order.reason_detail = Reason.BROKER_REJECTED, report.text[:200]
+        elif report.kind is ReportKind.CANCELED and report.reason == Reason.SIBLING_FILLED and not order.reason:
+            order.reason = Reason.SIBLING_FILLED
         elif report.kind is ReportKind.CANCELED and not asked and order.time_in_force not in ("ioc", "fok"):
             order.reason, order.reason_detail = Reason.UNSOLICITED, report.text[:200]
 
@@ -707,7 +709,8 @@ class Fold:
             standing.say("", at)
         quantity = report.order_quantity or child.quantity
         if standing.new_terms(at):
-            log.warning("order_restated", broker=self.broker_id, child=str(child.id), why=report.reason)
+            if report.reason != Reason.SIBLING_FILLED:
+                log.warning("order_restated", broker=self.broker_id, child=str(child.id), why=report.reason)
             if report.reason == CORPORATE_ACTION and quantity != child.quantity:
                 self._split(child, standing, quantity, at)
             if child.order_id in self.book.algos and report.reason != CORPORATE_ACTION:

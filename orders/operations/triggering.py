@@ -21,7 +21,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain.triggers import WORKS_AS, WORKS_FOR
 from orders.models import Order, Trigger
 from orders.operations.judging import WAIT_FOR_QUOTE, Asked, intents
-from orders.operations.placing import PARTS, links_of, new_child
+from orders.operations.placing import PARTS, links_of, new_child, plan_routes
 from orders.operations.preventing import keep_apart
 from orders.operations.recording import Book, close_here, lock_book, refold, write
 from orders.queries import resting
@@ -29,7 +29,6 @@ from orders.states import OrdStatus
 from risk import operations as risk
 from risk.domain.intents import Verdict
 from risk.queries import halted_brokers
-from routing import operations as routing
 from routing.domain.candidates import RouteRequest
 
 QUOTE_SECONDS_MAX = 15.0
@@ -147,16 +146,20 @@ def _let_go(order: Order, trigger: Trigger, at: datetime) -> None:
 
 
 def route(
-    book: Book, orders: Sequence[Order], verdicts: dict[UUID, Verdict], *, unrouted: OrdStatus, at: datetime
-) -> None:
-    """Give orders that no broker has seen to brokers; those that nobody can take end as `unrouted`."""
+    book: Book, orders: Sequence[Order], verdicts: dict[UUID, Verdict], *, unrouted: OrdStatus | None, at: datetime
+) -> dict[UUID, str]:
+    """Give what no broker has of orders to brokers; those that nobody can take end as `unrouted`, or stay where that is None.
+
+    Return why nobody takes them, by order.
+    """
+    nobody = {}
     links, halted = links_of({o.account_id for o in orders}), halted_brokers()
     requests = [
         RouteRequest(
             order_id=o.id,
             instrument=brokers.instruments()[o.instrument_id],
             side=o.side,
-            quantity=o.quantity,
+            quantity=o.quantity - o.filled_quantity,
             order_type=o.working_type,
             time_in_force=WORKS_FOR.get(o.time_in_force, o.time_in_force),
             limit_price=o.limit_price,
@@ -167,17 +170,21 @@ def route(
         )
         for o in orders
     ]
-    for plan in routing.plan(requests, at=at):
+    for plan in plan_routes(requests, {o.id for o in orders if o.cancels_others}, at=at).values():
         order = book.orders[plan.order_id]
         for broker_id, quantity in plan.legs:
-            child, submission = new_child(order, broker_id, links[order.account_id][broker_id], quantity, at)
+            link = links[order.account_id][broker_id]
+            child, submission = new_child(order, broker_id, link, quantity, at, decided_at=at)
             submission.reduces = verdicts[order.id].reduces
             book.add_child(child, submission)
         if plan.legs:
             refold(book, order.id, at=at)
-        else:
-            log.error("no_route_after_waiting", order=str(order.id), detail=plan.detail)
+            continue
+        log.error("no_route_after_waiting", order=str(order.id), detail=plan.detail)
+        nobody[order.id] = plan.detail or Reason.NO_ROUTE.sentence
+        if unrouted is not None:
             close_here(book, order, unrouted, Reason.NO_ROUTE, plan.detail, at)
+    return nobody
 
 
 def _write(book: Book, order_ids: Sequence[UUID], at: datetime) -> None:

@@ -59,9 +59,10 @@ _OF_STRATEGIES = """
   FROM portfolio_lot l JOIN portfolio_trade t ON t.id = l.trade_id
   WHERE l.remaining <> 0 AND t.strategy_id IN (SELECT id FROM chosen)
   UNION ALL
-  SELECT account_id, instrument_id, 0, CASE WHEN side = 'buy' THEN open_quantity ELSE 0 END,
-    CASE WHEN side = 'buy' THEN 0 ELSE open_quantity END
-  FROM risk_hold WHERE open_quantity > 0 AND strategy_id IN (SELECT id FROM chosen)"""
+  SELECT account_id, instrument_id, 0, coalesce(max(open_quantity) FILTER (WHERE side = 'buy'), 0),
+    coalesce(max(open_quantity) FILTER (WHERE side <> 'buy'), 0)
+  FROM risk_hold WHERE open_quantity > 0 AND strategy_id IN (SELECT id FROM chosen)
+  GROUP BY account_id, instrument_id, coalesce(oco, id)"""
 _OPEN = """
 WITH {among} x AS (SELECT 1)
 SELECT count(*) FROM risk_hold h WHERE h.open_quantity > 0 AND {where}

@@ -1,5 +1,6 @@
 """Every invariant fires when its rule is broken, and none does on clean data."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import import_module
 
@@ -10,8 +11,9 @@ from oms.journal import queries as audit
 from oms.management.commands.check_invariants import APPS, violations
 from tests.conftest import Desk
 
+PROFIT = "id IN (SELECT order_id FROM orders_groupleg WHERE role = 'take_profit')"
 CORRUPTIONS = {
-    "I01": "UPDATE orders_childorder SET filled_quantity = 9, leaves_quantity = 0 WHERE status = 'filled'",
+    "I01": "UPDATE orders_childorder SET filled_quantity = 9, leaves_quantity = 0 WHERE status = 'filled' AND quantity = 10",
     "I02": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; "
     "UPDATE orders_order SET leaves_quantity = 3 WHERE status = 'filled'",
     "I03": "UPDATE orders_order SET filled_quantity = 4 WHERE status = 'filled'",
@@ -59,13 +61,17 @@ CORRUPTIONS = {
     "I34": "UPDATE orders_algoslice SET state = 'skipped', child_id = NULL, quantity = NULL WHERE number = 1",
     "I35": "UPDATE orders_algoslice SET number = 9 WHERE number = 1",
     "I36": "UPDATE orders_algoslice SET due_at = now() - interval '2 minutes' WHERE state = 'planned'",
+    "I40": f"UPDATE orders_order SET status = 'held' WHERE {PROFIT}",
+    "I41": f"UPDATE orders_order SET filled_quantity = 1, leaves_quantity = 3 WHERE {PROFIT}",
+    "I42": "UPDATE orders_ordergroup SET excess = 1",
+    "I43": f"UPDATE orders_order SET instrument_id = (SELECT id FROM brokers_instrument WHERE symbol = 'AAPL') WHERE {PROFIT}",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",
 }
 
 
 @pytest.fixture
 def traded(desk: Desk) -> Desk:
-    """A desk with one filled order, one working order, and keys used."""
+    """A desk with one filled order, one working order, keys used, and a bracket whose exits work."""
     from orders import operations
     from orders.operations import Request
     from tests.conftest import ticket
@@ -86,6 +92,17 @@ def traded(desk: Desk) -> Desk:
         "trade", first, execution_id="E1", last_quantity=Decimal(10), last_price=Decimal(100), executed_at=desk.at
     )
     desk.report(desk.near.report("new", first), filled, desk.near.report("new", second))
+    desk.place("buy 4 MSFT", take_profit={"limit_price": "300"}, stop_loss={"stop_price": "90"})
+    desk.send()
+    entry = desk.near.sent[-1]
+    opened = desk.near.report(
+        "trade", entry, execution_id="E2", last_quantity=Decimal(4), last_price=Decimal(200), executed_at=desk.at
+    )
+    desk.report(desk.near.report("new", entry), opened)
+    operations.follow_groups(at=datetime.now(UTC))
+    desk.send()
+    desk.report(*(desk.near.report("new", m) for m in desk.near.sent[-2:]))
+    operations.follow_groups(at=datetime.now(UTC))
     return desk
 
 

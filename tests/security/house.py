@@ -81,7 +81,7 @@ def furnish(desk: Desk, users: Any) -> House:
     portfolio.grant(account="ALPHA", user="otto", expires_at=None, actor=Actor.system("test"), at=at)
     clients = {r: Program(token(u)) for r, u in people.items()}
     house = House(desk, people, clients, Program(token(desk.alice)))
-    [placed] = desk.place("buy 10 AAPL", client_order_id="canary-order")
+    [placed] = desk.place("buy 10 AAPL", client_order_id="canary-order", group={"kind": "oto", "id": "canary"})
     desk.send()
     [child] = ChildOrder.objects.filter(order_id=placed.order_id)
     desk.report(_fill(desk, child))
@@ -250,10 +250,12 @@ ROWS: dict[tuple[str, str], Row] = {
     **_order("/events"),
     **_order("/routing"),
     **_order("/quality"),
+    **_order("/group"),
     ("GET", "analytics/orders/{id}"): Row(place="order"),
     ("POST", "orders/{id}/cancel"): Row(frozenset({"trader"}), "order", {}),
     ("POST", "orders/{id}/pause"): Row(frozenset({"trader"}), "order", {}),
     ("POST", "orders/{id}/resume"): Row(frozenset({"trader"}), "order", {}),
+    ("POST", "orders/{id}/group/cancel"): Row(frozenset({"trader"}), "order", {}),
     ("POST", "orders/{id}/replace"): Row(frozenset({"trader"}), "order", {"quantity": "5"}),
     ("POST", "signals"): Row(frozenset({"trader"}), body=SIGNAL, foreign=400),
     ("GET", "executions"): Row(),

@@ -184,11 +184,13 @@ ALLOWED = {
         "reduce_only", "self_trade_prevention",
         "algo",
         "do_not_reduce",
+        "group", "partial_fills",
     },
     "executions/{id}/correct": {"quantity"},
     "accounts/{code}/trades": {"fees"},
     "orders/{id}/cancel": {"reason"},
     "orders/{id}/pause": {"cancel_working"},
+    "orders/{id}/group/cancel": {"reason"},
     "orders/{id}/replace": {"limit_price", "stop_price", "time_in_force", "quantity", "expected_version"},
     "orders/cancel": {"symbol", "strategy", "side", "account"},
     "risk/limits": {"currency", "soft", "aggregate", "effective_from", "scope", "kind", "value", "reason"},
@@ -242,7 +244,7 @@ def _refused(answer: Any) -> list[str]:
     problems = [p["problem"] for p in body["results"]] if "results" in body else [body]
     assert all(p["status"] == 400 for p in problems), answer.content
     faults = [e for p in problems for e in p["errors"]]
-    return [e["field"] for e in faults if e["code"] in ("unknown_field", "not_supported")]
+    return [e["field"] for e in faults if e["code"] == "unknown_field"]
 
 
 # ---------------------------------------------------------------- G03

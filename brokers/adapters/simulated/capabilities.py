@@ -33,6 +33,7 @@ def capabilities(settings: Mapping[str, Any]) -> Capabilities:
         cancel_by_client_id=True,
         sequence_numbers=True,
         acks_on_stream=True,
+        oco=bool(venue.get("oco", False)),
         orders_per_second=float(rate) if rate else None,
         short=bool(venue.get("short", True)),
     )

@@ -268,6 +268,7 @@ class Gateway:
         if self.hosts and self.anew.is_set():
             self.anew.clear()
             desk.meet_again(self.broker, actor=self.actor, clock=now)
+        desk.follow_groups(at=now())
         for code, unsent, unanswered in due_work():
             if code != self.broker.code:
                 continue

@@ -41,6 +41,7 @@ class Command(BaseCommand):
                 self._try("triggers_failed", desk.watch)
                 self._try("releases_failed", desk.release_apart)
                 self._try("slices_failed", partial(desk.work, owner=OWNER))
+                self._try("groups_failed", desk.follow_groups)
                 if time.monotonic() - guarded >= GUARD_SECONDS:
                     guarded = time.monotonic()
                     self._try("guard_failed", desk.guard)
