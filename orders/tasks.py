@@ -92,8 +92,8 @@ def reconcile(code: str) -> None:
     """Reconcile with a broker by what it answers now; one that is being reconciled is left to whoever does it."""
     try:
         reconcile_broker(code, actor=Actor.system("reconciler"), clock=now)
-    except Conflict:
-        log.info("reconciliation_under_way", broker=code)
+    except Conflict as error:
+        log.info("not_reconciled", broker=code, why=error.code)
 
 
 def due_work() -> list[tuple[str, bool, bool]]:

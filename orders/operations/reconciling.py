@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -39,6 +39,7 @@ from portfolio.reconciling import KINDS, Compared
 from portfolio.statements import known_at, profile_named, require_broker, stage
 from risk import operations as risk
 
+T = TypeVar("T")
 RECONCILE_LOCK = 7306
 FILLS_BACK = timedelta(days=3)
 """How far back a broker is asked for fills: brokers revise what they told for days."""
@@ -120,14 +121,14 @@ def reconcile(
 
 
 def reconcile_all(*, actor: Actor, clock: Callable[[], datetime]) -> list[Reconciliation]:
-    """Reconcile with every broker that is switched on; one under way elsewhere is left to whoever does it."""
+    """Reconcile with every broker that is switched on and can be asked; one under way elsewhere is left to whoever does it."""
     done = []
     for broker in brokers.brokers().values():
         if broker.enabled:
             try:
                 done.append(reconcile(broker.code, actor=actor, clock=clock))
-            except Conflict:
-                log.info("reconciliation_under_way", broker=broker.code)
+            except Conflict as error:
+                log.info("not_reconciled", broker=broker.code, why=error.code)
     return done
 
 
@@ -174,21 +175,41 @@ def _ask(broker: BrokerRef, *, actor: Actor, clock: Callable[[], datetime]) -> _
     since = _asked_since(broker.id, clock())
     try:
         adapter = adapter_for(broker.id, broker.adapter, broker.settings)
-        fills, orders = adapter.executions_since(since), adapter.open_orders()
-        positions, cash, as_of = adapter.positions(), adapter.cash(), clock()
-        new = unknown_here(broker.id, fills)
+        if adapter.capabilities.hosted:
+            raise Conflict("statements_only", f"{broker.code} answers only its gateway; import its statement first.")
+        fills = _answer(lambda: adapter.executions_since(since))
+        orders = _answer(adapter.open_orders)
+        positions, cash, as_of = _answer(adapter.positions), _answer(adapter.cash), clock()
+        told = {FILL: fills, ORDER: orders, POSITION: positions, CASH: cash}
+        if all(t is None for t in told.values()):
+            raise Conflict("statements_only", f"{broker.code} can't be asked; import its statement first.")
+        new = unknown_here(broker.id, fills or [])
         adopted = sum(apply(broker.id, batch, actor=actor, at=as_of) for batch in chunks(new, REPORTS_MAX))
-        found_fills, found_orders = _look_up_lost(broker, adapter, orders, since, actor=actor, at=as_of)
+        found: list[OrderState] = []
+        if orders is not None:
+            found_fills, found = _look_up_lost(broker, adapter, orders, since, actor=actor, at=as_of)
+            adopted += found_fills
     except BrokerUnavailable as error:
         raise _Failed("unavailable", str(error)) from error
     except (ValueError, KeyError) as error:
         raise _Failed("unavailable", f"The broker's adapter can't be made: {error}") from error
-    lines = list(_lines(broker.id, fills, [*orders, *found_orders], positions, cash))
+    lines = list(_lines(broker.id, fills or [], [*(orders or []), *found], positions or [], cash or []))
     name = f"answers of {broker.code}"
     statement = stage(broker.id, lines, name=name, since=since, as_of=as_of, actor=actor, at=as_of)
-    said = _Said(dict.fromkeys(SECTIONS, statement), Statement.Source.ADAPTER, adopted=adopted + found_fills)
+    sections = [section for section in SECTIONS if told[section] is not None]
+    said = _Said(dict.fromkeys(sections, statement), Statement.Source.ADAPTER, adopted=adopted)
     said.basis = dict.fromkeys(SECTIONS, TRADE_DATE)
     return said
+
+
+def _answer(ask: Callable[[], T]) -> T | None:
+    """Return what a broker answers, None where it has no such question at all."""
+    try:
+        return ask()
+    except BrokerUnavailable as error:
+        if error.permanent and not error.sent:
+            return None
+        raise
 
 
 def _asked_since(broker_id: int, at: datetime) -> datetime:
