@@ -27,7 +27,7 @@ from oms.runtime import sql
 from oms.simulating import reckoning
 from oms.simulating.faults import FAULTS, FREEZE_SECONDS, LIES, OUTAGE_SECONDS, POINTS, parse_faults
 from oms.simulating.people import Officers, Staff, Traders
-from oms.simulating.world import Gateway, Pricer, Process, Resolver, Sender, Sweeper, World, unheard
+from oms.simulating.world import Gateway, Pricer, Process, Reconciler, Resolver, Sender, Sweeper, World, unheard
 from orders import operations as desk
 from orders.models import Execution, Order
 from orders.states import OPEN, OrdStatus
@@ -99,6 +99,7 @@ class Simulation:
         self.senders = [Sender(self.world, code, f"sender-{n}") for code in venues for n in (1, 2)]
         self.resolvers = [Resolver(self.world, code) for code in venues]
         self.gateways = [Gateway(self.world, code) for code in venues]
+        self.reconcilers = [Reconciler(self.world, code) for code in venues]
         self.others: list[Process] = [Pricer(self.world), Sweeper(self.world)]
         for gateway in self.gateways:
             gateway.step()
@@ -135,6 +136,9 @@ class Simulation:
             if sender.busy or sender.code in unsent or sender.code in self.rung:
                 ready += [sender] * 3
         ready += [r for r in self.resolvers if r.code in unanswered]
+        if self.rng.random() < self.faults.get("reconcile", 0.0):
+            ready.append(self.rng.choice(self.reconcilers))
+            self.seen["reconciled"] += 1
         return [*ready, *self.gateways, *self.others]
 
     def _run(self, process: Process) -> None:
@@ -165,6 +169,8 @@ class Simulation:
                 if not self._busy(closing=closing):
                     break
         self.faults = kept
+        for reconciler in self.reconcilers if kept.get("reconcile") else []:
+            self.world.run(reconciler)
         self._check(at_the_end=True)
 
     def _busy(self, *, closing: bool) -> bool:

@@ -1,5 +1,6 @@
 """A database for each run: copied from one that was made and furnished once, dropped when the run is over."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ class Databases:
 
     def __init__(self, furnish: Callable[[], None]) -> None:
         self.usual = str(connection.settings_dict["NAME"])
-        self.template = f"{self.usual[:40]}_simulated"
+        self.template = f"{self.usual[:36]}_simulated_{os.getpid()}"  # two at once have one each
         self.furnish = furnish
 
     @contextmanager

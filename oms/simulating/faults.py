@@ -4,7 +4,7 @@ FAULTS = {
     "drop_reply": 0.10, "error_though_accepted": 0.05, "hide_orders": 0.05, "duplicate_reports": 0.10,
     "reorder_reports": 0.10, "gap": 0.05, "corrupt": 0.02, "garbage": 0.02, "late_fill_after_cancel": 0.20, "bust": 0.02,
     "overfill": 0.01, "correct": 0.10, "unsolicited": 0.05, "empty_lists": 0.05, "outage": 0.03, "silence": 0.02, "halt": 0.03,
-    "kill": 0.05, "freeze": 0.03,
+    "kill": 0.05, "freeze": 0.03, "reconcile": 0.10,
 }  # fmt: skip
 """Each fault with its rate where none is given: lies by answer, report or order; what brokers and officers do by the step of
 the clock, what happens to processes by the step of each."""
@@ -20,6 +20,7 @@ POINTS = {
     "Resolver": (*_COMMITS, "after_look_up"),
     "Pricer": _COMMITS,
     "Sweeper": _COMMITS,
+    "Reconciler": _COMMITS,
 }
 """Where processes of each kind may die."""
 

@@ -14,6 +14,7 @@ from oms.runtime import sql
 from oms.simulating.world import World
 from orders.models import Execution, Order
 from orders.states import OPEN, OrdStatus
+from portfolio.models import Break, Reconciliation
 
 
 def broken() -> dict[str, list[str]]:
@@ -33,8 +34,18 @@ def apart(world: World, *, at_the_end: bool) -> dict[str, Any]:
             "audit": [str(f) for f in audit.faults()],
             "open": stuck,
             "orders_done_twice": _done_twice(),
+            "breaks": [f"{b.kind} {b.subject}: {b.ours} {b.theirs}" for b in Break.objects.exclude(state="closed")],
+            "not_reconciled": _not_reconciled(world),
         }
     return {name: what for name, what in wrong.items() if what}
+
+
+def _not_reconciled(world: World) -> list[str]:
+    """Return brokers whose last reconciliation failed."""
+    last = {r.broker.code: r for r in Reconciliation.objects.order_by("id").select_related("broker")}
+    return [
+        f"{code}: {r.failure} {r.detail}" for code, r in last.items() if r.state != r.State.DONE and code in world.lines
+    ]
 
 
 def _done_twice() -> list[str]:

@@ -7,7 +7,7 @@ any of the points that a real one can be killed at.
 
 import logging
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,8 +24,10 @@ from brokers.models import Broker
 from brokers.simulation.inprocess import LINES, Line
 from brokers.simulation.venue import Venue
 from oms.kernel.actor import Actor
+from oms.kernel.errors import Conflict
 from oms.runtime import clock, crash, sql
 from orders import operations as desk
+from orders.operations.reconciling import reconcile
 from orders.operations.sending import sending
 
 ADAPTER = "in_process"
@@ -226,6 +228,15 @@ class Pricer(Process):
         desk.watch(at=self.world.at)
         desk.guard(at=self.world.at)
         desk.advance_all(at=self.world.at)
+
+
+class Reconciler(Process):
+    """Holds the books against what a broker answers, whatever is in flight."""
+
+    def step(self) -> None:
+        """Run once; a broker that is away fails the run, and nothing else."""
+        with suppress(Conflict):
+            reconcile(self.code, actor=Actor.system("reconciler"), clock=self.world.clock)
 
 
 class Sweeper(Process):
