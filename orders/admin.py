@@ -25,6 +25,7 @@ from orders.models import (
     Block,
     BlockShare,
     ChildOrder,
+    Confirmation,
     Execution,
     IdempotencyKey,
     Order,
@@ -248,6 +249,28 @@ class ExecutionAdmin(Facts):
     list_display = ["broker_execution_id", "broker", "kind", "side", "quantity", "price", "fees", "executed_at"]
     list_filter = ["kind", "broker"]
     search_fields = ["broker_execution_id"]
+
+
+@admin.register(Confirmation)
+class ConfirmationAdmin(Facts):
+    """What brokers say in writing of executions."""
+
+    list_display = [
+        "reference",
+        "broker",
+        "state",
+        "quantity",
+        "price",
+        "fees",
+        "net",
+        "settle_date",
+        "differences",
+        "received_at",
+    ]
+    list_filter = ["state", "broker"]
+    list_select_related = ["broker"]
+    search_fields = ["reference", "execution__broker_execution_id"]
+    ordering = ["-received_at"]
 
 
 @admin.register(Submission)

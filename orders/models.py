@@ -671,6 +671,38 @@ class Execution(models.Model):
         return self.quantity if self.side == "buy" else -self.quantity
 
 
+class Confirmation(models.Model):
+    """What a broker says in writing of an execution; the last word stands. The execution never changes by it."""
+
+    class State(models.TextChoices):
+        MATCHED = "matched"
+        MISMATCHED = "mismatched"
+
+    id = models.UUIDField(primary_key=True)
+    execution = models.OneToOneField(Execution, models.PROTECT)
+    broker = models.ForeignKey(Broker, models.PROTECT, db_index=False)
+    reference = models.CharField(max_length=64)  # the broker's: of the execution, or of all that it confirms together
+    state = models.CharField(max_length=10, choices=State.choices)
+    quantity = ExactField()
+    price = ExactField()
+    fees = ExactField(null=True)
+    net = ExactField(null=True)  # the cash that changes hands, as told
+    settle_date = models.DateField(null=True)
+    differences = models.JSONField(default=dict)  # what is told otherwise: both words by name
+    source = models.CharField(max_length=100)  # the file's name, or `answers`
+    received_at = models.DateTimeField()
+    received_by = models.CharField(max_length=150)
+
+    class Meta:
+        constraints = bounded("confirmation", not_negative=("quantity",), any_sign=("price", "fees", "net"))
+        indexes = [
+            models.Index(fields=["broker"], condition=Q(state="mismatched"), name="confirmation_mismatched"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.reference}: {self.state}"
+
+
 class ParkedReport(models.Model):
     """A broker's report that can't be applied yet: what it speaks of has not arrived. Tried again with each batch."""
 

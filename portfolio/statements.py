@@ -35,7 +35,9 @@ SPOOL_BYTES = 32 * 1024 * 1024
 """What of a file is held in memory before its lines go to disk on their way."""
 ANALYZED_FROM = 10_000
 """Lines of a statement from which on the database counts its rows again: without that it would compare them one by one."""
-_COPY = "COPY portfolio_statementline (statement_id, {}) FROM STDIN".format(", ".join(Line._fields))
+_STAGED = Line._fields[: Line._fields.index("settles")]
+"""What is kept of a line: a statement's fills are not compared by their day of settlement."""
+_COPY = "COPY portfolio_statementline (statement_id, {}) FROM STDIN".format(", ".join(_STAGED))
 
 
 class BadFile(InvalidFields):
@@ -76,7 +78,7 @@ class _Spool:
         if line.section == FILL and line.at:
             self.first = min(self.first or line.at, line.at)
             self.last = max(self.last, line.at)
-        cells = [r"\N" if v is None else str(v) for v in line]
+        cells = [r"\N" if v is None else str(v) for v in line[: len(_STAGED)]]
         text = "\t".join(cells)
         if "\\" in text:
             text = "\t".join(c if c == r"\N" else c.replace("\\", "\\\\") for c in cells)

@@ -193,7 +193,7 @@ def _ask(broker: BrokerRef, *, actor: Actor, clock: Callable[[], datetime]) -> _
         raise _Failed("unavailable", str(error)) from error
     except (ValueError, KeyError) as error:
         raise _Failed("unavailable", f"The broker's adapter can't be made: {error}") from error
-    lines = list(_lines(broker.id, fills or [], [*(orders or []), *found], positions or [], cash or []))
+    lines = list(said_lines(broker.id, fills or [], [*(orders or []), *found], positions or [], cash or []))
     name = f"answers of {broker.code}"
     statement = stage(broker.id, lines, name=name, since=since, as_of=as_of, actor=actor, at=as_of)
     sections = [section for section in SECTIONS if told[section] is not None]
@@ -249,7 +249,7 @@ def _look_up_lost(
     return adopted, found
 
 
-def _lines(
+def said_lines(
     broker_id: int,
     fills: Sequence[Report],
     orders: Sequence[OrderState],

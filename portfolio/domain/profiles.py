@@ -7,7 +7,7 @@ Settings of a profile, all optional but `columns` where the headers are not our 
   (their word to ours).
 - `encoding` (a codec; without it UTF-8, or what a byte order mark says), `delimiter`, `skip` (lines above the headers).
 - `decimal` (`.` or `,`) and `thousands` (what may stand between groups of three digits).
-- `times`: a strftime format where they aren't ISO 8601; `timezone`: of times without an offset (default UTC).
+- `times`: a strftime format where they aren't ISO 8601, `days` one of days of settlement (default `%Y-%m-%d`); `timezone`: of times without an offset (default UTC).
 - `sides`, `actions`, `symbols`, `accounts`: their word to ours; an account may also go by the broker's own name of it.
 - `ignore`: {header: [values]}: lines that are none, such as totals.
 - `basis`: `settle` where positions and cash are what has settled, else `trade`.
@@ -25,7 +25,7 @@ POSITION, CASH, FILL, ORDER = "position", "cash", "fill", "order"
 SECTIONS = (POSITION, CASH, FILL, ORDER)
 FIELDS = (
     "section", "account", "symbol", "currency", "quantity", "amount", "side", "price", "fees", "reference",
-    "order_reference", "action", "undoes", "at",
+    "order_reference", "action", "undoes", "at", "settles",
 )  # fmt: skip
 NEEDED = {
     POSITION: ("account", "symbol", "quantity"),
@@ -50,7 +50,7 @@ ACTIONS = {
 TRADE_DATE, SETTLE_DATE = "trade", "settle"
 _DELIMITERS = (",", ";", "\t", "|")
 _THOUSANDS = ("", ",", ".", " ", "'", "\u00a0", "\u202f")
-_TEXT = ("section", "encoding", "delimiter", "decimal", "thousands", "times", "timezone", "basis")
+_TEXT = ("section", "encoding", "delimiter", "decimal", "thousands", "times", "days", "timezone", "basis")
 _MAPS = ("columns", "sections", "sides", "actions", "symbols", "accounts", "ignore")
 
 
@@ -67,6 +67,7 @@ class Profile:
     decimal: str = "."
     thousands: str = ""
     times: str = ""
+    days: str = "%Y-%m-%d"
     timezone: str = "UTC"
     sides: Mapping[str, str] = field(default_factory=dict)
     actions: Mapping[str, str] = field(default_factory=dict)

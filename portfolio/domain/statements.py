@@ -58,6 +58,7 @@ class Line(NamedTuple):
     fees: str | None = None
     currency: str = ""
     at: str | None = None
+    settles: str | None = None  # the day of settlement, where a confirmation tells it
 
 
 class Fault(NamedTuple):
@@ -226,6 +227,7 @@ class _Reader:
             action=action, undoes=undoes, side=self._side(cells),
             quantity=self._number(cells, "quantity", sign=False), price=self._number(cells, "price"),
             fees=self._number(cells, "fees", needed=False), currency=currency, at=self._time(cells),
+            amount=self._number(cells, "amount", needed=False), settles=self._day(cells),
         )  # fmt: skip
 
     def _order(self, number: int, cells: Sequence[str]) -> Line:
@@ -298,6 +300,15 @@ class _Reader:
         if found is None:
             raise _Bad("unknown_side", f"{word!r} is none of: buy, sell, sell_short.")
         return found
+
+    def _day(self, cells: Sequence[str]) -> str | None:
+        cell = self._text(cells, "settles")
+        if not cell:
+            return None
+        try:
+            return datetime.strptime(cell, self.profile.days).date().isoformat()  # noqa: DTZ007 - a day has no zone
+        except ValueError as error:
+            raise _Bad("not_a_day", f"The day of settlement can't be read: {cell[:40]!r}.") from error
 
     def _time(self, cells: Sequence[str]) -> str:
         cell = self._text(cells, "at", needed=True)
