@@ -465,6 +465,10 @@ class PreviewOut(_Base):  # type: ignore[type-arg]
         allow_null=True,
         help_text="The loss, with its currency, that a fill now would move to lots bought within 30 days; null for none.",
     )
+    unpaid_sale = serializers.DictField(
+        allow_null=True,
+        help_text="What a cash account would violate: good_faith or free_riding, and until when to wait.",
+    )
     algo = AlgoOut(allow_null=True)
     slices = SliceOut(many=True, help_text="The schedule of a worked order, as far as it is known from the start.")
 

@@ -18,6 +18,8 @@ from portfolio.models import (
     BrokerPosition,
     CashBalance,
     CorporateAction,
+    DayEndStep,
+    DaySnapshot,
     Entitlement,
     LedgerEntry,
     LedgerTransaction,
@@ -375,3 +377,22 @@ class RiskModelAdmin(Facts):
 
     list_display = ["code", "as_of"]
     ordering = ["-as_of"]
+
+
+@admin.register(DayEndStep)
+class DayEndStepAdmin(Facts):
+    """Steps of the ends of days."""
+
+    list_display = ["day", "step", "state", "tries", "done_by", "ended_at"]
+    list_filter = ["state", "step"]
+    ordering = ["-day", "id"]
+
+
+@admin.register(DaySnapshot)
+class DaySnapshotAdmin(Facts):
+    """What accounts held at the ends of days."""
+
+    list_display = ["day", "account", "equity", "unpriced", "taken_at"]
+    list_filter = ["account"]
+    list_select_related = ["account"]
+    ordering = ["-day"]

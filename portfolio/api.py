@@ -32,7 +32,8 @@ from oms.runtime.rest import (
     whole,
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
-from portfolio import corporate, operations, queries, settlement
+from portfolio import corporate, ladder, operations, queries, settlement
+from portfolio.domain.cash_rules import MEANING
 from portfolio.domain.entitlement import DUE_BILL, RETURN_CLAIM
 from portfolio.domain.matching import POOL, SAME_DAY, THIRTY_DAYS
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS
@@ -508,6 +509,74 @@ class Settlements(Api):
             account.pk, today=at.date(), state=state, before=page.before, limit=page.limit + 1
         )
         return Response(page_out(request, page, rows))
+
+
+class LadderDayOut(serializers.Serializer):  # type: ignore[type-arg]
+    """What comes and goes on a day, and what will have settled by its end."""
+
+    due_on = serializers.DateField()
+    settlements = serializers.IntegerField()
+    coming = DecimalText()
+    going = DecimalText()
+    settled_after = DecimalText()
+
+
+class LadderCurrencyOut(serializers.Serializer):  # type: ignore[type-arg]
+    """The ladder of one currency; what is late stands on today."""
+
+    currency = serializers.CharField()
+    ledger = DecimalText()
+    settled = DecimalText()
+    days = LadderDayOut(many=True)
+
+
+class LateOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Settlements that are late, by age and state; a failed one and a part of one count with what is open of them."""
+
+    age = serializers.CharField()
+    state = serializers.ChoiceField(choices=STATES)
+    currency = serializers.CharField()
+    settlements = serializers.IntegerField()
+    amount = DecimalText()
+    oldest_days = serializers.IntegerField()
+
+
+class ViolationOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A sale that came too early in a cash account: of which purchase, and until when it had to wait (null: until paid)."""
+
+    kind = serializers.ChoiceField(choices=sorted(MEANING))
+    detail = serializers.CharField()
+    symbol = serializers.CharField()
+    sale = serializers.UUIDField()
+    purchase = serializers.UUIDField()
+    on = serializers.DateField()
+    amount = DecimalText()
+    currency = serializers.CharField()
+    wait_until = serializers.DateField(allow_null=True)
+
+
+class LadderOut(serializers.Serializer):  # type: ignore[type-arg]
+    """The settlement ladder; `violations` of the last year as they would be in a cash account, which brokers would then
+    restrict to settled cash until `restricted_until`."""
+
+    currencies = LadderCurrencyOut(many=True)
+    late = LateOut(many=True)
+    violations = ViolationOut(many=True)
+    restricted_until = serializers.DateField(allow_null=True)
+
+
+class SettlementLadder(Api):
+    """GET accounts/{code}/settlement-ladder."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(responses={200: LadderOut, **problems(404)})
+    def get(self, request: Request, code: str) -> Response:
+        """Show what settles when, what is late, and what was sold before it was paid for."""
+        refuse_unknown_parameters(request, ())
+        at = self.now()
+        account, today = account_of(request, code, at), at.date()
+        return Response({**ladder.ladder_of(account.pk, today=today), **ladder.violations_of(account.pk, today=today)})
 
 
 class SettlementMark(Api):

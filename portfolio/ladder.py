@@ -2,17 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, date
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from brokers import queries as reference
 from oms.kernel.decimals import ZERO, text
+from oms.kernel.ids import first_id
 from oms.runtime import sql
 from portfolio.domain.cash_rules import MEANING, YEAR, Flow, Ledger, Violation, restricted_until
 
 LATE = ((0, "0-3 days"), (4, "4-7 days"), (8, "8-20 days"), (21, "over 20 days"))
 """How settlements that are late are told apart, by days."""
+SLACK = timedelta(days=30)
+"""How long before a time everything that moved then has settled."""
 CURRENCY = "USD"
 """The rules of cash accounts are American: for securities in dollars."""
 
@@ -93,7 +96,7 @@ def _late(account_id: int, today: date) -> list[dict[str, Any]]:
 
 def violations_of(account_id: int, *, today: date) -> dict[str, Any]:
     """Return what was sold too early within the last year by the rules of cash accounts, and what follows from it."""
-    found = [v for v in _ledger(account_id).found if v.on > today - YEAR]
+    found = [v for v in _ledger(account_id, since=today - YEAR - SLACK).found if v.on > today - YEAR]
     until = restricted_until(found, today)
     return {
         "violations": [_violation_out(v) for v in found],
@@ -103,9 +106,9 @@ def violations_of(account_id: int, *, today: date) -> dict[str, Any]:
 
 def too_early(account_id: int, instrument_id: int, quantity: Decimal, *, today: date) -> dict[str, Any] | None:
     """Return what selling so many now would violate in a cash account, None for nothing."""
-    if reference.instruments()[instrument_id].asset_class != "equity":
+    if reference.instruments()[instrument_id].asset_class != "equity" or not _may_be_unpaid(account_id, instrument_id):
         return None
-    parts = _ledger(account_id).locked(instrument_id, quantity, today)
+    parts = _ledger(account_id, since=today - SLACK).locked(instrument_id, quantity, today)
     if not parts:
         return None
     riding = any(p.free_on is None for p in parts)
@@ -120,25 +123,41 @@ def too_early(account_id: int, instrument_id: int, quantity: Decimal, *, today: 
     }
 
 
-def _ledger(account_id: int) -> Ledger:
-    """Run all dollars of an account that went for equities, or came and went as transfers."""
+def _may_be_unpaid(account_id: int, instrument_id: int) -> bool:
+    """Tell whether a purchase of it still settles, or dollars are owed: else everything held is paid for."""
+    row = sql.run(
+        "SELECT EXISTS (SELECT 1 FROM portfolio_settlement WHERE account_id = %(account)s AND instrument_id = %(instrument)s "
+        "AND state IN ('pending', 'partial', 'failed') AND quantity > 0) "
+        "OR EXISTS (SELECT 1 FROM portfolio_cashbalance WHERE account_id = %(account)s AND currency = %(currency)s AND balance < 0)",
+        {"account": account_id, "instrument": instrument_id, "currency": CURRENCY},
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _ledger(account_id: int, *, since: date) -> Ledger:
+    """Run the dollars of an account that went for equities since a day, or came and went otherwise; what was there before
+    counts as settled, and what was held as paid for."""
+    first = datetime.combine(since, time.min, UTC)
     trades = sql.run(
         "SELECT t.id, t.executed_at, s.amount, s.due_on, t.instrument_id, t.quantity FROM portfolio_settlement s "
         "JOIN portfolio_trade t ON t.id = s.trade_id JOIN brokers_instrument i ON i.id = t.instrument_id AND i.asset_class = 'equity' "
-        "WHERE s.account_id = %s AND s.currency = %s AND s.state <> 'canceled'",
-        [account_id, CURRENCY],
+        "WHERE s.account_id = %s AND s.currency = %s AND s.state <> 'canceled' AND s.trade_id >= %s AND t.executed_at >= %s",
+        [account_id, CURRENCY, first_id(first), first],
     ).fetchall()
     cash = sql.run(
         "SELECT x.id, x.at, sum(e.amount) FROM portfolio_ledgertransaction x JOIN portfolio_ledgerentry e ON e.transaction_id = x.id "
         "LEFT JOIN brokers_instrument i ON i.id = e.instrument_id "
-        "WHERE x.account_id = %s AND e.code = 'cash' AND e.currency = %s "
+        "WHERE x.account_id = %s AND x.id >= %s AND e.code = 'cash' AND e.currency = %s "
         "AND NOT (x.source_kind = 'execution' AND i.asset_class = 'equity' AND i.currency = e.currency) "
         "GROUP BY x.id, x.at HAVING sum(e.amount) <> 0",
-        [account_id, CURRENCY],
+        [account_id, first_id(first), CURRENCY],
     ).fetchall()
     flows = [Flow(*t) for t in trades]
     flows += [Flow(pk, at, amount, at.astimezone(UTC).date()) for pk, at, amount in cash]
-    ledger = Ledger()
+    row = sql.run(
+        "SELECT balance FROM portfolio_cashbalance WHERE account_id = %s AND currency = %s", [account_id, CURRENCY]
+    ).fetchone()
+    ledger = Ledger(settled=(row[0] if row else ZERO) - sum((f.amount for f in flows), ZERO))
     ledger.run(sorted(flows, key=lambda f: (f.at, f.id)))
     return ledger
 

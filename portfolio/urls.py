@@ -13,6 +13,7 @@ urlpatterns = [
     path("accounts/<str:code>/gains", api.Gains.as_view()),
     path("accounts/<str:code>/ledger", api.Ledger.as_view()),
     path("accounts/<str:code>/settlements", api.Settlements.as_view()),
+    path("accounts/<str:code>/settlement-ladder", api.SettlementLadder.as_view()),
     path("accounts/<str:code>/settlements/<str:id>", api.SettlementMark.as_view()),
     path("accounts/<str:code>/pnl", api.Pnl.as_view()),
     path("accounts/<str:code>/transfers", api.Transfers.as_view()),

@@ -16,6 +16,7 @@ from orders.models import Order
 from orders.operations.placing import Request, place_locked
 from orders.queries import algo_out, reason_out, slices_of
 from orders.states import OrdStatus
+from portfolio import ladder
 from portfolio import queries as portfolio
 from routing.operations import estimated_fee
 
@@ -56,6 +57,7 @@ def _look(order_id: UUID, at: datetime) -> dict[str, Any]:
         **(_money(order, chosen["broker"], at) if chosen else {"fees": None, "cash_after": None}),
         "lots": _closed(order, at) if approved else [],
         "wash_sale": _washed(order, at) if approved else None,
+        "unpaid_sale": _unpaid(order, at) if approved and order.side == "sell" else None,
         "algo": algo_out(order),
         "slices": slices_of(order.id) if order.algo else [],
     }
@@ -79,6 +81,11 @@ def _washed(order: Order, at: datetime) -> dict[str, str] | None:
     )
     currency = brokers.instruments()[order.instrument_id].currency
     return {"loss": decimals.text(loss), "currency": currency} if loss else None
+
+
+def _unpaid(order: Order, at: datetime) -> dict[str, Any] | None:
+    """Return what a cash account would violate by selling what unsettled or no money paid for, None for nothing."""
+    return ladder.too_early(order.account_id, order.instrument_id, order.quantity, today=at.date())
 
 
 def _expected_price(order: Order) -> Decimal | None:

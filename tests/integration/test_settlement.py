@@ -175,3 +175,43 @@ def test_trades_booked_before_settlements_were_kept_get_theirs(desk: Desk) -> No
         cursor.execute(migration.BOOKED)
     assert sorted(states(desk)) == [("pending", "-401"), ("settled", "-150")]
     assert broken() == []
+
+
+def test_the_ladder_tells_what_comes_when_what_is_late_and_what_was_sold_too_early(desk: Desk) -> None:
+    from portfolio.ladder import ladder_of, too_early, violations_of
+    from portfolio.models import CashBalance, Settlement
+
+    CashBalance.objects.filter(currency="USD").update(balance=0)
+    bought = _ladder_fill(desk, "buy 10 AAPL", "L1")
+    today = bought.executed_at.date()
+    told = ladder_of(desk.account.pk, today=today)
+    [usd] = told["currencies"]
+    assert (usd["settled"], usd["days"][0]["going"], usd["days"][0]["settled_after"]) == ("0", "1000", "-1000")
+    assert told["late"] == []
+    row = Settlement.objects.get(pk=bought.pk)
+    row.due_on, row.state, row.failed_at = today - timedelta(days=5), "failed", desk.at
+    row.save()
+    [late] = ladder_of(desk.account.pk, today=today)["late"]
+    assert (late["age"], late["state"], late["amount"], late["oldest_days"]) == ("4-7 days", "failed", "1000", 5)
+    assert violations_of(desk.account.pk, today=today) == {"violations": [], "restricted_until": None}
+    assert (
+        too_early(desk.account.pk, bought.instrument_id, Decimal(5), today=today) is None
+    )  # a deposit had paid for it
+
+
+def _ladder_fill(desk: Desk, text: str, name: str) -> Any:
+    from portfolio.models import Trade
+
+    desk.place(text)
+    desk.send()
+    desk.report(
+        desk.near.report(
+            "trade",
+            desk.near.sent[-1],
+            execution_id=name,
+            last_quantity=Decimal(10),
+            last_price=Decimal(100),
+            executed_at=desk.at,
+        )
+    )
+    return Trade.objects.latest("id")

@@ -300,6 +300,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("GET", "accounts/{code}/ledger"): Row(place="account"),
     ("GET", "accounts/{code}/settlements"): Row(place="account"),
+    ("GET", "accounts/{code}/settlement-ladder"): Row(place="account"),
     ("POST", "accounts/{code}/settlements/{id}"): Row(
         frozenset({"ops"}), "account", {"state": "failed", "reason": "x"}
     ),

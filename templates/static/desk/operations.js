@@ -33,6 +33,24 @@ const brokers = new Table(document.getElementById("brokers"), [
   { text: (b) => (b.ack_ms === null ? "not measured" : `${Math.round(b.ack_ms)} ms`), class: () => "n", sort: (b) => b.ack_ms ?? 0 },
 ], { key: (b) => b.code });
 
+const side = (value) => (value === null ? "none" : decimal(value));
+const breaks = new Table(document.getElementById("breaks"), [
+  { text: (b) => clock(b.opened_at), sort: (b) => b.opened_at },
+  { text: (b) => age(b.age_seconds), class: () => "n", sort: (b) => b.age_seconds },
+  { text: (b) => words(b.kind), sort: (b) => b.kind },
+  { text: (b) => b.broker, sort: (b) => b.broker },
+  { text: (b) => b.account ?? "", sort: (b) => b.account ?? "" },
+  { text: (b) => b.subject, class: () => "symbol", title: (b) => b.id, sort: (b) => b.subject },
+  { text: (b) => side(b.ours), class: () => "n" },
+  { text: (b) => side(b.theirs), class: () => "n" },
+  { text: (b) => words(b.cause), sort: (b) => b.cause },
+  { text: (b) => (b.proposal ? words(b.proposal.action) : "wait") },
+  { text: (b) => String(b.runs), class: () => "n", sort: (b) => b.runs },
+  { text: (b) => b.status, node: (b) => state(b.status === "open" ? "bad" : "wait", b.status), sort: (b) => b.status },
+], { key: (b) => b.id });
+const told = (r) => `${r.broker} ${r.status === "done" ? clock(r.ended_at) : `${clock(r.ended_at)} failed: ${words(r.failure.code)}`}`;
+const newest = (runs) => [...new Map(runs.map((r) => [r.broker, r]).reverse()).values()].sort((a, b) => a.broker.localeCompare(b.broker));
+
 const cash = new Table(document.getElementById("cash"), [
   { text: (b) => b.currency },
   ...["ledger", "settled", "unsettled_in", "unsettled_out", "held", "available"].map((name) => ({ text: (b) => money(b[name]), class: (b) => "n " + (b[name]?.startsWith("-") ? "down" : "") })),
@@ -41,12 +59,15 @@ const cash = new Table(document.getElementById("cash"), [
 async function load() {
   const code = account();
   try {
-    const [wrong, all, held] = await Promise.all([get("exceptions"), get("brokers"), code ? get(`accounts/${encodeURIComponent(code)}/balances`) : { results: [] }]);
+    const [wrong, differing, runs, all, held] = await Promise.all([get("exceptions"), get("breaks?open=true"), get("reconciliations?limit=50"), get("brokers"), code ? get(`accounts/${encodeURIComponent(code)}/balances`) : { results: [] }]);
     exceptions.render(wrong.results);
+    breaks.render(differing.results);
+    document.getElementById("breaks-runs").textContent = newest(runs.results).map(told).join(" · ");
     brokers.render(all.results);
     if (code === account()) cash.render(held.results);
     document.getElementById("exceptions-count").textContent = wrong.results.length ? String(wrong.results.length) : "";
     emptyOf("exceptions").hidden = wrong.results.length > 0;
+    emptyOf("breaks").hidden = differing.results.length > 0;
     emptyOf("brokers").hidden = all.results.length > 0;
     settled();
   } catch (problem) { if (problem.status) toast(problem.message, "bad"); }

@@ -151,6 +151,7 @@ function amounts(judged) {
   if (judged.cost) rows.push(["Expected cost", `${decimal(judged.cost.bps, 2)} bps`]);
   if (judged.cash_after) rows.push(["Cash after", `${money(judged.cash_after.amount)} ${judged.cash_after.currency}`]);
   if (judged.lots.length) rows.push(["Closes", judged.lots.map((l) => `${decimal(l.quantity)} @ ${decimal(l.price)}`).join(", ")]);
+  if (judged.unpaid_sale) rows.push(["Cash account", `${judged.unpaid_sale.detail}${judged.unpaid_sale.wait_until ? ` Wait until ${judged.unpaid_sale.wait_until}.` : ""}`]);
   if (judged.wash_sale) rows.push(["Wash sale", `a loss of ${money(judged.wash_sale.loss)} ${judged.wash_sale.currency} would not count`]);
   if (judged.algo) rows.push(["Worked", scheduled(judged)]);
   if (judged.holds_after && !isZero(judged.holds_after.amount)) rows.push(["Cash held", `${money(judged.holds_after.amount)} ${judged.holds_after.currency}`]);
