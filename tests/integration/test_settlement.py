@@ -179,14 +179,13 @@ def test_trades_booked_before_settlements_were_kept_get_theirs(desk: Desk) -> No
 
 def test_the_ladder_tells_what_comes_when_what_is_late_and_what_was_sold_too_early(desk: Desk) -> None:
     from portfolio.ladder import ladder_of, too_early, violations_of
-    from portfolio.models import CashBalance, Settlement
+    from portfolio.models import Settlement
 
-    CashBalance.objects.filter(currency="USD").update(balance=0)
     bought = _ladder_fill(desk, "buy 10 AAPL", "L1")
     today = bought.executed_at.date()
     told = ladder_of(desk.account.pk, today=today)
     [usd] = told["currencies"]
-    assert (usd["settled"], usd["days"][0]["going"], usd["days"][0]["settled_after"]) == ("0", "1000", "-1000")
+    assert (usd["settled"], usd["days"][0]["going"], usd["days"][0]["settled_after"]) == ("1000000", "1000", "999000")
     assert told["late"] == []
     row = Settlement.objects.get(pk=bought.pk)
     row.due_on, row.state, row.failed_at = today - timedelta(days=5), "failed", desk.at

@@ -63,7 +63,7 @@ class TestCommand:
 
     def test_what_can_not_be_read_at_all_is_another_exit(self, desk: Desk, tmp_path: Path) -> None:
         for words in (
-            [saved(tmp_path, GOOD, "unknown.csv")], [saved(tmp_path, "a,b\n")], [str(tmp_path / "none.csv"), "--broker", "NEAR"],
+            [saved(tmp_path, GOOD, "unknown.csv")], [saved(tmp_path, "a,b\n", "NEAR-2.csv")], [str(tmp_path / "none.csv"), "--broker", "NEAR"],
             [saved(tmp_path, GOOD), "--profile", "none"], [],
         ):  # fmt: skip
             with pytest.raises(CommandError) as refused:
