@@ -9,7 +9,7 @@ from brokers.models import Instrument
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from portfolio.models import Account, Strategy
-from risk.domain import rules, tripwires
+from risk.domain import compliance, rules, tripwires
 
 
 class Group(models.Model):
@@ -66,6 +66,8 @@ class Limit(models.Model):
         CONCENTRATION_STRATEGY = "concentration_strategy"
         PRICE_COLLAR = "price_collar"  # fraction, e.g. 0.05
         PRICE_COLLAR_TICKS = "price_collar_ticks"
+        VOLUME_RECENT = "volume_recent"  # of one order, as a fraction of what was traded in the last half hour
+        VOLUME_DAILY = "volume_daily"  # the same of an average day
         SPREAD = "spread"  # of the market, as a fraction of its middle
         QUOTE_AGE = "quote_age"  # seconds
         OPEN_ORDERS = "open_orders"
@@ -455,6 +457,98 @@ class Locate(models.Model):
         return f"{text(self.quantity)} of {self.instrument_id} from {self.lender}"
 
 
+class ComplianceRule(models.Model):
+    """A rule of a kind with its parameters, from a day until another; see `risk.domain.compliance`. Changes are new rows."""
+
+    class Status(models.TextChoices):
+        PROPOSED = "proposed"
+        ACTIVE = "active"
+        RETIRED = "retired"
+        REFUSED = "refused"
+
+    id = models.UUIDField(primary_key=True)
+    code = models.CharField(max_length=40)
+    kind = models.CharField(max_length=24)
+    parameters = models.JSONField()
+    scope_kind = models.CharField(max_length=12)  # firm, account, user, strategy
+    scope_key = models.CharField(max_length=64, blank=True)
+    context = models.CharField(max_length=10, choices=[(c, c) for c in compliance.CONTEXTS])
+    severity = models.CharField(max_length=5, choices=[(s, s) for s in compliance.SEVERITIES])
+    source = models.CharField(max_length=200)  # where it is written
+    clause = models.CharField(max_length=80)
+    effective_from = models.DateField()
+    effective_to = models.DateField(null=True)  # the last day
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.PROPOSED)
+    reason = models.CharField(max_length=200)
+    maker = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    approver = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    created_at = models.DateTimeField()
+    history = HistoricalRecords()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["code", "context"], condition=models.Q(status="active"), name="compliance_rule_active_unique"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(effective_to=None) | models.Q(effective_to__gte=models.F("effective_from")),
+                name="compliance_rule_has_days",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code} ({self.clause})"
+
+
+class ComplianceBreach(models.Model):
+    """A rule that was passed: by an order, or by what an account held at the end of a day; and what came of it."""
+
+    class Disposition(models.TextChoices):
+        OPEN = "open"
+        PREVENTED = "prevented"  # the order was denied
+        CORRECTED = "corrected"
+        ACCEPTED = "accepted"
+        REPORTED = "reported"  # to a regulator
+
+    id = models.UUIDField(primary_key=True)
+    rule = models.ForeignKey(ComplianceRule, models.PROTECT, related_name="breaches", db_index=False)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    instrument = models.ForeignKey(Instrument, models.PROTECT, null=True, db_index=False)
+    order_id = models.UUIDField(null=True)
+    day = models.DateField()
+    figure = ExactField(null=True)
+    limit = ExactField()
+    disposition = models.CharField(max_length=9, choices=Disposition.choices, default=Disposition.OPEN)
+    disposed_by = models.CharField(max_length=80, blank=True)
+    disposed_at = models.DateTimeField(null=True)
+    disposition_reason = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "compliance breaches"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["rule", "account", "instrument", "day"],
+                condition=models.Q(order_id=None),
+                name="compliance_breach_of_day_once",
+                nulls_distinct=False,
+            ),
+            models.CheckConstraint(
+                condition=models.Q(disposition__in=["open", "prevented"]) | models.Q(disposed_at__isnull=False),
+                name="compliance_breach_disposed_by_someone",
+            ),
+            *bounded("compliance_breach", any_sign=("figure", "limit")),
+        ]
+        indexes = [
+            models.Index(
+                fields=["account", "-id"], condition=models.Q(disposition="open"), name="compliance_breach_open"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule_id} by {self.account_id} on {self.day}"
+
+
 class Approval(models.Model):
     """What waits, or waited, for a second person: which object, what would be done to it, and who said what."""
 
@@ -466,6 +560,7 @@ class Approval(models.Model):
         BREAK = "break"
         RULES = "rules"
         REBALANCE = "rebalance"
+        COMPLIANCE = "compliance"
 
     class Status(models.TextChoices):
         PENDING = "pending"

@@ -3,11 +3,16 @@
 from django.urls import path
 
 from risk import api
+from risk import api_compliance as compliance
 
 urlpatterns = [
     path("risk/limits", api.Limits.as_view()),
     path("risk/strategies/enable", api.StrategyEnable.as_view()),
     path("risk/account-rules", api.Rules.as_view()),
+    path("risk/compliance/rules", compliance.Rules.as_view()),
+    path("risk/compliance/breaches", compliance.Breaches.as_view()),
+    path("risk/compliance/breaches/<str:id>/dispose", compliance.Disposal.as_view()),
+    path("risk/drop-copy", compliance.DropCopy.as_view()),
     path("risk/locates", api.Locates.as_view()),
     path("risk/exposure", api.Exposures.as_view()),
     path("risk/halts/<str:id>/release", api.HaltRelease.as_view()),

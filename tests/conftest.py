@@ -133,9 +133,11 @@ def _make_desk(users: Any) -> Desk:
     from portfolio import operations as portfolio
     from portfolio.models import Account, AccountGrant, BrokerLink
     from risk.models import Limit
+    from risk.queries import forget_rules
 
     queries.forget_cache()
     forget_codes()
+    forget_rules()
     scripted.BOOKS.clear()
     adapters._abilities.clear()
     adapters.forget()  # the ids of brokers come again where a test restarts the sequences

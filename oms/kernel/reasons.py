@@ -33,6 +33,9 @@ class Reason(StrEnum):
         "The strategy sent as many orders as it may until a person enables it again.",
     )
     LOSS_LIMIT = "loss_limit", "The account has lost more than it may; only what reduces a position passes."
+    VOLUME_LIMIT = "volume_limit", "The order is too large against what the market trades."
+    NO_VOLUME = "no_volume", "Nothing is known to have been traded, to compare the order with."
+    COMPLIANCE = "compliance", "A compliance rule forbids it."
     SPREAD_TOO_WIDE = "spread_too_wide", "The market stands too wide to trade in."
     BUYING_POWER = "buying_power", "The account lacks the free cash for the worst case."
     UNSETTLED_CASH = "unsettled_cash", "The settled cash does not pay for it; wait until sales have settled."

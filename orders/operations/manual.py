@@ -150,6 +150,8 @@ def decide(identifier: UUID, decision: str, *, reason: str, seen: str = "", acto
     approval = find_approval(identifier)
     if approval.object_kind == Approval.Kind.LIMIT:
         risk.decide(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
+    elif approval.object_kind == Approval.Kind.COMPLIANCE:
+        risk.decide_compliance_rule(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
     elif approval.object_kind == Approval.Kind.RULES:
         risk.decide_rules(approval.object_id, decision, reason=reason, content=seen, actor=actor, at=at)
     elif approval.object_kind == Approval.Kind.ORDER:

@@ -274,3 +274,40 @@ class AuctionCutoff(Check):
     def explain(self, reason: Reason) -> str:
         """Tell the times."""
         return f"{self.left:.0f} s are left until the {self.auction}; {decimals.text(self.cutoff)} are the fewest of {self.scope}."
+
+
+@dataclass(frozen=True, slots=True)
+class Volume(Check):
+    """Units of one order, and units traded; None where nobody told of any trade."""
+
+    what: ClassVar[str]
+
+    quantity: Decimal
+    volume: Decimal | None
+    limit: Decimal
+    scope: str
+
+    def judge(self) -> Reason | None:
+        """Deny more than the fraction, and what nothing is known to compare with."""
+        if not self.volume:
+            return Reason.NO_VOLUME
+        return Reason.VOLUME_LIMIT if self.quantity > self.limit * self.volume else None
+
+    def explain(self, reason: Reason) -> str:
+        """Tell the numbers."""
+        if not self.volume:
+            return f"Nothing is known to have been traded in {self.what}, to compare the order with."
+        share = self.quantity / self.volume
+        return f"{share:.4f} of the {self.volume:.0f} traded in {self.what}; {decimals.text(self.limit)} is allowed by {self.scope}."
+
+
+class VolumeRecent(Volume):
+    """Against the last half hour."""
+
+    name, what = "volume_recent", "the last half hour"
+
+
+class VolumeDaily(Volume):
+    """Against an average day."""
+
+    name, what = "volume_daily", "an average day"

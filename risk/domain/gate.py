@@ -19,6 +19,7 @@ from oms.kernel.decimals import ZERO
 from oms.kernel.json import rfc3339
 from oms.kernel.reasons import Reason
 from risk.domain import aggregates, checks, margins, measures, standing
+from risk.domain.compliance import RuleRef
 from risk.domain.daytrading import PATTERN_EQUITY, Tally, pattern_rule_holds
 from risk.domain.exposures import Claim, Exposures, Holding, Working, worst_of
 from risk.domain.intents import Intent, Verdict
@@ -74,7 +75,8 @@ class Facts:
     a strategy holds and works in an account. And where an account has `rules` that ask: `receivable` proceeds by account
     and currency that have not settled, units `located` for today and `borrowed` (short when the day began) by account and
     instrument, `day_trades` by account and the `tallies` of today by account and instrument, instruments that would be
-    held `overnight`, and the orders `resting`. `sums` are of the scopes that aggregate limits bind. `auctions` tells the seconds until those of an instrument, by time in force.
+    held `overnight`, and the orders `resting`. `sums` are of the scopes that aggregate limits bind, `traded` and
+    `traded_daily` the units of the last half hour and of an average day, `compliance` the rules for orders. `auctions` tells the seconds until those of an instrument, by time in force.
     `sets` has the working orders, by id, of each set that an order of the batch belongs to in which one cancels the others.
     """
 
@@ -109,6 +111,9 @@ class Facts:
     auctions: dict[tuple[int, str], Decimal] = field(default_factory=dict)
     sums: dict[Scope, aggregates.Sum] = field(default_factory=dict)
     sets: dict[UUID, dict[UUID, Working]] = field(default_factory=dict)
+    traded: dict[int, Decimal] = field(default_factory=dict)
+    traded_daily: dict[int, Decimal] = field(default_factory=dict)
+    compliance: Sequence[RuleRef] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +350,8 @@ class Gate:
         if intent.limit_price is not None and "price_collar" not in limits.hard:
             house = [limits.tightest("price_collar", COLLAR_DEFAULT)]
             yield measures.MEASURES["price_collar"](self, intent, quantity, house)
+        if facts.compliance:
+            yield from self._compliance(intent, quantity)
         if intent.reduce_only:
             yield standing.ReducesOnly(quantity, reduces)
         if intent.covered:
@@ -376,6 +383,12 @@ class Gate:
         for limit in () if reduces else limits.sums:
             if limit.soft == soft and measures.applies(limit.kind, intent, reduces=reduces, is_new=is_new):
                 yield aggregates.check(self, intent, quantity, limit)
+
+    def _compliance(self, intent: Intent, quantity: Decimal) -> Iterator[checks.Check]:
+        scopes = scopes_of(intent)
+        for ref in self.facts.compliance:
+            if ref.binds in scopes and (found := ref.rule.before(self, intent, quantity)) is not None:
+                yield ref.check(found)
 
     def _mandates(self, intent: Intent) -> Iterator[checks.Check]:
         scopes = scopes_of(intent)

@@ -15,7 +15,7 @@ KINDS = (
     "order_quantity", "order_quantity_min", "order_notional", "order_notional_min", "position", "position_long",
     "position_short", "position_gross", "gross_exposure", "net_exposure", "leverage", "concentration",
     "concentration_sector", "concentration_class", "concentration_strategy", "price_collar", "price_collar_ticks",
-    "spread", "quote_age", "open_orders", "order_rate", "replace_rate", "message_rate", "automated_runs", "daily_loss",
+    "volume_recent", "volume_daily", "spread", "quote_age", "open_orders", "order_rate", "replace_rate", "message_rate", "automated_runs", "daily_loss",
     "drawdown", "duplicate_window", "opening_cutoff", "closing_cutoff",
 )  # fmt: skip
 """Every kind of limit."""
@@ -42,7 +42,7 @@ SOFT = frozenset(
     {
         "order_quantity", "order_notional", "position", "position_long", "position_short", "position_gross",
         "gross_exposure", "net_exposure", "leverage", "concentration", "concentration_sector", "concentration_class",
-        "concentration_strategy", "price_collar", "price_collar_ticks", "spread", "open_orders",
+        "concentration_strategy", "price_collar", "price_collar_ticks", "volume_recent", "volume_daily", "spread", "open_orders",
     }
 )  # fmt: skip
 """Kinds that may be soft: an order beyond one is held until another person approves it."""

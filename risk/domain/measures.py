@@ -70,6 +70,16 @@ def _spread(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[Limi
     return bounds.SpreadWidth(quote.bid, quote.ask, limit.value, str(limit.scope))
 
 
+def _volume_recent(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[LimitRef]) -> checks.Check:
+    limit, traded = tightest(limits), gate.facts.traded.get(intent.instrument.id)
+    return bounds.VolumeRecent(intent.quantity, traded, limit.value, str(limit.scope))
+
+
+def _volume_daily(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[LimitRef]) -> checks.Check:
+    limit, traded = tightest(limits), gate.facts.traded_daily.get(intent.instrument.id)
+    return bounds.VolumeDaily(intent.quantity, traded, limit.value, str(limit.scope))
+
+
 def _position(gate: Gate, intent: Intent, quantity: Decimal, limits: Sequence[LimitRef]) -> checks.Check:
     held, limit = gate.holding(intent), tightest(limits)
     is_buy = intent.side == "buy"
@@ -235,6 +245,8 @@ MEASURES: dict[str, Measure] = {
     "order_notional_min": _order_notional_min,
     "price_collar": _price_collar,
     "price_collar_ticks": _price_collar_ticks,
+    "volume_recent": _volume_recent,
+    "volume_daily": _volume_daily,
     "spread": _spread,
     "position": _position,
     "position_long": _position_long,

@@ -6,12 +6,12 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from oms.kernel.reasons import Reason
-from risk.domain import bounds, checks, standing
+from risk.domain import bounds, checks, compliance, standing
 from risk.domain.checks import Check
 
 CHECKS: dict[str, type[Check]] = {
     kind.name: kind
-    for module in (checks, bounds, standing)
+    for module in (checks, bounds, standing, compliance)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Check) and hasattr(kind, "name")
 }

@@ -12,6 +12,7 @@ from risk.operations.checking import (
     resize,
     take_over,
 )
+from risk.operations.complying import decide_compliance_rule, dispose, propose_compliance_rule, review
 from risk.operations.enabling import enable_strategy
 from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
@@ -27,7 +28,9 @@ __all__ = [
     "clock_drift",
     "content_hash",
     "decide",
+    "decide_compliance_rule",
     "decide_rules",
+    "dispose",
     "enable_strategy",
     "engage_halt",
     "freeze",
@@ -38,6 +41,7 @@ __all__ = [
     "losses",
     "newly_crossed",
     "note_trip",
+    "propose_compliance_rule",
     "propose_limit",
     "propose_rules",
     "quotes_stale",
@@ -46,6 +50,7 @@ __all__ = [
     "rescaled",
     "resize",
     "restrict",
+    "review",
     "settle",
     "take_over",
     "wires",

@@ -23,6 +23,7 @@ from oms.runtime.transactions import require_transaction
 from risk.domain.gate import Gate, Reservation
 from risk.domain.intents import Intent, Verdict
 from risk.models import Hold, RiskCheck
+from risk.operations.complying import note_breaches
 from risk.queries.loading import RestingOrders, load_facts
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,8 @@ def check(intents: Sequence[Intent], *, at: datetime, resting: RestingOrders | N
     sql.insert_values(RiskCheck, _CHECK, [_record(i, v, at) for i, v in zip(intents, verdicts, strict=True)])
     _reserve(holds)
     _keep_pace(gate)
+    if gate.facts.compliance:
+        note_breaches(gate, intents, verdicts, at=at)
     return verdicts
 
 

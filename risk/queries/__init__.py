@@ -1,6 +1,7 @@
 """Reads of risk: what a batch is judged by, limits and approvals, halts, and what is held."""
 
 from risk.queries.approvals import DECIDED_BY, approval_out, approvals, approvals_of_status, find_approval
+from risk.queries.compliance import breach_out, compliance_rule_out, drop_copy, forget_rules
 from risk.queries.exposure import balances_out, exposure_out, order_ceiling
 from risk.queries.halts import HALT_LOCK, HALT_PREDICATE, halt_out, halted_brokers, halts
 from risk.queries.limits import limit_out, limits
@@ -18,8 +19,12 @@ __all__ = [
     "approvals",
     "approvals_of_status",
     "balances_out",
+    "breach_out",
+    "compliance_rule_out",
+    "drop_copy",
     "exposure_out",
     "find_approval",
+    "forget_rules",
     "halt_out",
     "halted_brokers",
     "halts",

@@ -18,6 +18,7 @@ DECIDED_BY = {
     Approval.Kind.BREAK: "ops",
     Approval.Kind.RULES: "risk",
     Approval.Kind.REBALANCE: "trader",
+    Approval.Kind.COMPLIANCE: "risk",
 }
 """The role that decides, by what waits: the maker's own, and risk on orders over a soft limit."""
 

@@ -25,11 +25,14 @@ from risk.domain.pacing import Pace, PaceKey, seconds_between
 from risk.domain.results import Result
 from risk.domain.scopes import Scope, scopes_of
 from risk.domain.selftrade import Resting
+from risk.queries.compliance import rules_for_orders
 from risk.queries.rules import add_what_rules_ask, ask_rules, rules_of_row
 from risk.queries.summing import load_sums
 
 Answer = Iterable[tuple[Any, ...]]
 RestingOrders = Callable[[Sequence[int]], Iterable[Resting]]
+RECENT = timedelta(minutes=30)
+"""How far `volume_recent` looks back."""
 BRIDGE = "USD"
 """The currency that rates may be chained through."""
 
@@ -90,6 +93,13 @@ def load_facts(
         sums=sums,
         sets=_sets({i.oco for i in intents if i.oco is not None}),
     )
+    facts.compliance = rules_for_orders(at.date())
+    kinds = {x.kind for x in limits}
+    if "volume_recent" in kinds:
+        ids = sorted({i.instrument.id for i in intents})
+        facts.traded = dict(zip(ids, brokers.volumes_since([(pk, at - RECENT) for pk in ids]), strict=True))
+    if "volume_daily" in kinds:
+        facts.traded_daily = brokers.daily_volumes(at)
     if rules:
         add_what_rules_ask(facts, intents)
     watching = {

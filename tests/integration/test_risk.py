@@ -12,7 +12,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from brokers import queries as brokers
-from brokers.models import Broker, Instrument, Listing, Quote
+from brokers.models import Bar, Broker, Instrument, Listing, Quote
 from oms.journal.models import Event
 from oms.kernel.actor import Actor
 from oms.kernel.errors import Conflict, Forbidden, Invalid
@@ -340,10 +340,25 @@ class TestLimitsThatBindWhereSet:
         assert [floor.ask("buy 600 AAPL limit 100", **mine) for _ in range(2)] == ["", "concentration_limit"]
         assert floor.ask("buy 600 AAPL limit 100") == ""
 
+    def test_an_order_is_compared_with_what_the_market_trades(self, floor: Floor) -> None:
+        floor.limit(Scope("symbol", "AAPL"), "volume_recent", "0.10")
+        assert floor.check(floor.intent("buy 1 AAPL limit 100"))[0].reason == "no_volume"
+        aapl = brokers.instruments_by_symbol()["AAPL"].id
+        for minutes, volume in ((5, 60), (29, 40), (31, 1000), (24 * 60, 3000)):
+            began = (floor.at - timedelta(minutes=minutes)).replace(second=0)
+            prices = dict.fromkeys(("open", "high", "low", "close"), 100)
+            Bar.objects.create(instrument_id=aapl, at=began, volume=volume, **prices)
+        brokers.forget_cache()
+        answers = [v.reason for v in floor.check(*[floor.intent(f"buy {n} AAPL limit 100") for n in (10, 11)])]
+        assert answers == ["", "volume_limit"]
+        floor.limit(Scope("symbol", "AAPL"), "volume_daily", "0.003")
+        answers = [v.reason for v in floor.check(*[floor.intent(f"buy {n} AAPL limit 100") for n in (9, 10)])]
+        assert answers == ["", "volume_limit"]
+
     def test_every_kind_of_limit_may_stand_at_once_and_all_verdicts_replay(self, floor: Floor) -> None:
         carry = Strategy.objects.create(code="carry")
         for kind in Limit.Kind.values:
-            if kind not in ("order_quantity_min", "order_notional_min"):
+            if kind not in ("order_quantity_min", "order_notional_min", "volume_recent", "volume_daily"):
                 value = "0" if kind == "duplicate_window" else "1000000"
                 floor.limit(Scope("account", "MAIN"), kind, value)
         mine = {"strategy_id": carry.pk, "strategy_code": "carry", "automated": True}

@@ -70,6 +70,7 @@ def furnish(desk: Desk, users: Any) -> House:
     from portfolio.models import Break, LedgerTransaction
     from risk import operations as risk
     from risk.domain.scopes import Scope
+    from risk.models import ComplianceBreach
 
     people = {"trader": desk.otto, "risk": desk.rita, "ops": desk.oona}
     for role in ("auditor", "admin", "nobody"):
@@ -109,7 +110,14 @@ def furnish(desk: Desk, users: Any) -> House:
         id=uuid7(), kind="position", broker=statement.broker, account=desk.account, subject="AAPL", ours=Decimal(10),
         theirs=Decimal(12), cause="unexplained", opened_at=at, seen_at=at,
     )  # fmt: skip
+    rule = risk.propose_compliance_rule(
+        **COMPLIANCE | {"scope": Scope("firm"), "effective_from": at.date()}, actor=desk.actor(desk.rita), at=at
+    )  # type: ignore[arg-type]
+    breach = ComplianceBreach.objects.create(
+        id=uuid4(), rule=rule, account=desk.account, day=at.date(), figure=1, limit=0, created_at=at
+    )
     house.things = {
+        "breach": str(breach.id),
         "statement": str(statement.pk),
         "reconciliation": str(reconciliation.pk),
         "break": str(difference.pk),
@@ -205,6 +213,10 @@ SIGNAL = {
 }  # fmt: skip
 BLOCK = {"account": "MAIN", "symbol": "AAPL", "side": "buy", "shares": [{"account": "ALPHA", "quantity": "1"}]}
 REBALANCE = {"account": "MAIN", "targets": {"AAPL": "0.01"}, "method": "full"}
+COMPLIANCE = {
+    "code": "matrix", "kind": "cash_reserve", "parameters": {"least": "0.02"}, "scope": {"firm": True}, "context": "end_of_day",
+    "severity": "warn", "source": "policy", "clause": "1", "effective_from": "2026-01-01", "reason": "x",
+}  # fmt: skip
 DIVIDEND = {"type": "cash_dividend", "symbol": "AAPL", "cash": "0.5", "ex_date": "2026-01-05"}
 TRADE = {
     "broker": "NEAR", "symbol": "AAPL", "side": "buy", "quantity": "1", "price": "100", "executed_at": "2026-01-01T00:00:00Z",
@@ -272,6 +284,13 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "risk/approvals"): Row(frozenset({"risk", "ops"}), body={"object": str(uuid4()), **DECIDE}),
     ("GET", "risk/account-rules"): Row(),
     ("POST", "risk/account-rules"): Row(frozenset({"risk"}), body={"account": "MAIN", "margin": "cash", "reason": "x"}),
+    ("GET", "risk/compliance/rules"): Row(OFFICERS),
+    ("POST", "risk/compliance/rules"): Row(frozenset({"risk"}), body=COMPLIANCE),
+    ("GET", "risk/compliance/breaches"): Row(OFFICERS),
+    ("POST", "risk/compliance/breaches/{id}/dispose"): Row(
+        frozenset({"risk"}), "breach", {"disposition": "accepted", "reason": "x"}
+    ),
+    ("GET", "risk/drop-copy"): Row(OFFICERS),
     ("GET", "risk/locates"): Row(frozenset({*OFFICERS, "trader"})),
     ("POST", "risk/locates"): Row(
         frozenset({"risk", "ops"}),

@@ -199,6 +199,7 @@ ALLOWED = {
         "borrowing", "haircuts", "settled_only", "locates", "day_trading", "migrated_on", "self_trade", "since",
     },
     "risk/locates": {"day"},
+    "risk/compliance/rules": {"effective_to"},
     "risk/halts": {"cancel_open"},
     "accounts": {"name", "lot_method", "commissions", "wash_sales"},
     "accounts/{code}/lot-policies": {"commissions", "wash_sales"},

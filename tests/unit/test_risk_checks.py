@@ -109,7 +109,7 @@ class TestOneCheck:
         assert replay([stored])[:2] == (False, "quantity_limit")
 
     def test_every_check_has_a_name_of_its_own(self) -> None:
-        assert len(CHECKS) == len({kind.__name__ for kind in CHECKS.values()}) == 45
+        assert len(CHECKS) == len({kind.__name__ for kind in CHECKS.values()}) == 48
 
     def test_every_kind_of_limit_is_measured_or_judged_by_name(self) -> None:
         from risk.domain.limits import IN_CURRENCY, KINDS, SOFT
