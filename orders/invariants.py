@@ -59,6 +59,11 @@ PREDICATES = {
           ON t.source_kind = 'execution' AND t.source_id = e.id GROUP BY e.id HAVING count(t.id) <> 1
         UNION ALL SELECT t.source_id FROM portfolio_ledgertransaction t
           LEFT JOIN orders_execution e ON e.id = t.source_id WHERE t.source_kind = 'execution' AND e.id IS NULL""",
+    "I50 a trade says what its execution says": """
+        SELECT t.id FROM portfolio_trade t JOIN orders_execution e ON e.id = t.source_id JOIN orders_order o ON o.id = e.order_id
+        WHERE t.source_kind = 'execution' AND (t.kind <> e.kind OR t.ref_id IS DISTINCT FROM e.ref_id OR t.price <> e.price
+          OR t.quantity <> CASE e.side WHEN 'buy' THEN e.quantity ELSE -e.quantity END
+          OR (t.account_id, t.instrument_id, t.broker_id) <> (o.account_id, o.instrument_id, e.broker_id))""",
     "I15 a hold covers exactly what may still fill": f"""
         SELECT o.id FROM orders_order o
         LEFT JOIN risk_hold h ON h.id = o.id

@@ -17,6 +17,7 @@ Ratio = tuple[int, int]
 ONE_TO_ONE: Ratio = (1, 1)
 SMALLEST = Decimal(1).scaleb(-FRACTION_DIGITS_MAX)
 """The smallest part of a unit that is kept."""
+NOBODY = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,12 @@ class Subscription(Act):
 
 @dataclass(frozen=True, slots=True)
 class Receipt(Act):
-    """Lots come from another holding; `fraction` of them (signed) is paid for at `in_lieu` a unit."""
+    """Lots come from another holding, whose last trade is `version`; `fraction` of them is paid for at `in_lieu` a unit."""
 
     lots: tuple[OpenLot, ...]
     fraction: Decimal = ZERO
     in_lieu: Decimal = ZERO
+    version: UUID = NOBODY
 
 
 def units(value: Decimal) -> Decimal:

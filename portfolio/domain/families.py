@@ -213,7 +213,7 @@ class Family:
             for terms in self.terms:
                 if terms.instrument_id == instrument and terms.target_id is not None:
                     given = matching.given.get(terms.id, ())
-                    received[terms.target_id].append(self._receipt(terms, given))
+                    received[terms.target_id].append(self._receipt(terms, given, matching.seen))
 
     def _acts(self, instrument: int) -> list[Act]:
         return [act for t in self.terms if t.instrument_id == instrument and (act := self._act(t, self._plans[t.id]))]
@@ -234,10 +234,9 @@ class Family:
             case _:
                 return Split(terms.id, terms.at, ratio, plan.fraction, self._in_lieu(terms, plan))
 
-    def _receipt(self, terms: Terms, given: tuple[OpenLot, ...]) -> Receipt:
+    def _receipt(self, terms: Terms, given: tuple[OpenLot, ...], version: UUID) -> Receipt:
         plan = self._plans[terms.id]
-        fraction = plan.fraction if given else ZERO
-        return Receipt(terms.id, terms.at, given, fraction, self._in_lieu(terms, plan))
+        return Receipt(terms.id, terms.at, given, plan.fraction, self._in_lieu(terms, plan), version)
 
     def _in_lieu(self, terms: Terms, plan: _Plan) -> Decimal:
         if terms.in_lieu is None and abs(plan.fraction) >= DUST:

@@ -97,7 +97,8 @@ def price_of(lot: OpenLot) -> Decimal:
 class Matching:
     """The open lots of one holding while trades and corporate actions are matched, the oldest first.
 
-    `given` holds the lots that an action handed to another instrument, by its id.
+    `given` holds the lots that an action handed to another instrument, and `moved` what it changed of the cost of what is
+    open, by its id; `seen` is the last trade matched.
     """
 
     def __init__(self, lots: Iterable[OpenLot], policies: Policies, worth: Worth = notional) -> None:
@@ -107,6 +108,7 @@ class Matching:
         self.closures: list[Closure] = []
         self.given: dict[UUID, tuple[OpenLot, ...]] = {}
         self.moved: dict[UUID, Decimal] = {}
+        self.seen = UUID(int=0)
         self._losses: list[_Loss] = []
         self._replaced: set[UUID] = set()
 
@@ -137,6 +139,7 @@ class Matching:
                 if isinstance(item, Act):
                     self._act(item, policy)
                 else:
+                    self.seen = item.version
                     self._match(item, policy)
 
     # Corporate actions: what they close counts as closed by them, what they hand over is kept in `given`.
@@ -146,7 +149,7 @@ class Matching:
         match act:
             case Split():
                 self._split(act)
-                self._pay_fraction(act, act.fraction, act.in_lieu, policy)
+                self._trade(act, -act.fraction, act.in_lieu, policy)
             case SpinOff():
                 self._spin_off(act)
             case Merger():
@@ -157,13 +160,14 @@ class Matching:
             case CostChange():
                 self._change_cost(act)
             case Subscription():
-                self._subscribe(act)
+                self._trade(act, act.quantity, act.price, policy)
             case Receipt():
+                self.seen = act.version
                 self.lots = sorted([*self.lots, *(replace(lot) for lot in act.lots)], key=lambda lot: lot.key)
                 self._replaced |= {lot.id for lot in act.lots}  # nobody bought them: they replace nothing
                 if policy.method in POOLED:
                     self._merge()
-                self._pay_fraction(act, act.fraction, act.in_lieu, policy)
+                self._trade(act, -act.fraction, act.in_lieu, policy)
             case _:
                 raise TypeError(f"nothing says what {act} does to lots")
         self.moved[act.id] = self.moved.get(act.id, ZERO) + self.cost - before
@@ -173,10 +177,24 @@ class Matching:
         for loss in self._losses:
             loss.whole, loss.left = (actions.entitled(q, act.ratio) for q in (loss.whole, loss.left))
 
-    def _pay_fraction(self, act: Act, fraction: Decimal, price: Decimal, policy: Policy) -> None:
-        if fraction:
-            sale = LiveTrade(act.id, act.id, act.executed_at, -fraction, price)
-            self._match(sale, replace(policy, wash_sales=False, commissions=EXPENSED))
+    def _trade(self, act: Act, quantity: Decimal, price: Decimal, policy: Policy) -> None:
+        """Buy or sell what an action makes us: a fraction, or what rights are for. A lot that it opens bears the name of
+        the last trade.
+        """
+        if not quantity:
+            return
+        trade = LiveTrade(uuid5(act.id, str(self.seen)), act.id, act.executed_at, quantity, price)
+        before = len(self.closures)
+        self._match(trade, replace(policy, wash_sales=False, commissions=EXPENSED))
+        opened = notional(quantity, price) - sum((c.value for c in self.closures[before:]), ZERO)
+        for lot in self.lots:
+            if lot.version == act.id:
+                lot.version = self.seen
+        if opened:
+            at = act.executed_at
+            self.closures.append(Closure(act.id, trade.id, self.seen, at, at, ZERO, -opened, opened))
+        if policy.method in POOLED:
+            self._merge()
 
     def _spin_off(self, act: SpinOff) -> None:
         everything = sum((lot.remaining for lot in self.lots), ZERO)
@@ -215,16 +233,6 @@ class Matching:
         for lot in self.lots:
             part = _share(left, lot.remaining, of)
             lot.basis, left, of = lot.cost + part, left - part, of - lot.remaining
-
-    def _subscribe(self, act: Subscription) -> None:
-        first, cost = self.lots[0], notional(act.quantity, act.price)
-        new = OpenLot(
-            uuid5(act.id, str(first.id)), first.version, act.executed_at, act.price, act.quantity, act.quantity,
-        )  # fmt: skip
-        self.lots.append(new)
-        self.closures.append(Closure(act.id, new.id, new.version, act.executed_at, act.executed_at, ZERO, -cost, cost))
-        if self.policies.at(act.executed_at).method in POOLED:
-            self._merge()
 
     def _close(self, act: Act, lot: OpenLot, quantity: Decimal, cost: Decimal, cash: Decimal) -> None:
         held = lot.held_since or lot.opened_at
@@ -360,6 +368,7 @@ class Matching:
             if act is not None:
                 self._act(act, policy)
             if day is not None:
+                self.seen = day.trade.version
                 self._into_pool(day)
 
     def _pair(self, sale: "_Day", purchase: "_Day", match: str, ratio: tuple[int, int] = ONE_TO_ONE) -> None:

@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection, transaction
 from oms.kernel.ids import uuid7
 from orders.api import corporate as desk_api
 from orders.operations import restating
-from portfolio import api, invariants, queries
+from portfolio import api, invariants, queries, rebuilding
 from portfolio.models import CorporateAction, Entitlement, LedgerEntry
 from tests.conftest import Desk
 from tests.integration.test_portfolio import OPS, book, fill
@@ -43,7 +43,7 @@ def broken() -> list[str]:
         for name, statement in invariants.PREDICATES.items():
             cursor.execute(statement)
             found += [name] if cursor.fetchall() else []
-        return found
+        return found + [f"rebuilt {name}: {rows}" for name, rows in rebuilding.differences().items() if rows]
 
 
 def held(desk: Desk) -> None:

@@ -1,14 +1,17 @@
 """Every invariant fires when its rule is broken, and none does on clean data."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import import_module
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from oms.journal import queries as audit
 from oms.management.commands.check_invariants import APPS, violations
+from portfolio import rebuilding
 from tests.conftest import Desk
 
 PROFIT = "id IN (SELECT order_id FROM orders_groupleg WHERE role = 'take_profit')"
@@ -55,6 +58,7 @@ CORRUPTIONS = {
     "'reversed', '', 'x', now() FROM brokers_instrument; INSERT INTO portfolio_entitlement (id, action_id, account_id, quantity, "
     "amount, currency, transaction_id, at) SELECT gen_random_uuid(), a.id, x.account_id, 1, 1, 'USD', x.id, now() "
     "FROM portfolio_corporateaction a, portfolio_ledgertransaction x LIMIT 1",
+    "I50": "UPDATE portfolio_trade SET price = price + 1",
     "I28": "UPDATE risk_riskcheck SET approved = false",
     "I32": "ALTER TABLE orders_order DROP CONSTRAINT order_leaves_add_up; UPDATE orders_order SET status = 'held'",
     "I33": "UPDATE orders_algo SET state = 'over', ended_as = 'canceled'",
@@ -150,3 +154,32 @@ def test_facts_refuse_to_change(traded: Desk, table: str) -> None:
     for statement in (f"UPDATE {table} SET id = id", f"DELETE FROM {table}"):
         with pytest.raises(IntegrityError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("corruption", "name"),
+    [
+        ("UPDATE portfolio_lot SET price = price + 1", "lots"),
+        ("UPDATE portfolio_position SET realized = 5, cost = cost + 5", "positions"),
+        ("UPDATE portfolio_brokerposition SET quantity = 11", "what each broker holds"),
+        ("UPDATE portfolio_cashbalance SET balance = balance + 1", "cash"),
+        ("DELETE FROM portfolio_lot", "lots"),
+    ],
+)
+def test_what_is_not_as_it_would_be_built_shows(traded: Desk, corruption: str, name: str) -> None:
+    assert not any(rebuilding.differences().values())
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(corruption)
+        assert cursor.rowcount
+    assert next(n for n, rows in rebuilding.differences().items() if rows).startswith(name)
+
+
+def test_the_command_rebuilds_and_tells_the_trial_balance(traded: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("check_invariants", "--rebuild", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["violations"] == {}
+    by_currency = {b["currency"] for b in told["trial_balance"]}
+    for currency in by_currency:
+        lines = [b for b in told["trial_balance"] if b["currency"] == currency]
+        assert sum(Decimal(b["debits"]) - Decimal(b["credits"]) for b in lines) == 0

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand
 from django.db import connection
 
 from oms.runtime.commands import add_options, tell
+from portfolio import rebuilding
 
 STATEMENT_MINUTES_MAX = 15
 APPS = ("portfolio", "risk", "orders")
@@ -39,21 +40,37 @@ def _patience(cursor: Any) -> Iterator[None]:
             cursor.execute("SELECT set_config('statement_timeout', %s, false)", [usual])
 
 
+def _written(balance: list[dict[str, str]]) -> str:
+    """Return the trial balance as lines to read."""
+    return "\n".join(f"{b['currency']:12} {b['code']:14} {b['debits']:>24} {b['credits']:>24}" for b in balance)
+
+
 class Command(BaseCommand):
     """Exit 0: all hold. Exit 1: the broken ones are printed with the rows that break them."""
 
     help = "Check all invariants of orders, holds, ledger and positions."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Take --json."""
+        """Take --rebuild and --json."""
+        parser.add_argument(
+            "--rebuild", action="store_true",
+            help="build lots, positions, cash and gains anew from all trades and postings, and compare",
+        )  # fmt: skip
         add_options(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run and report."""
         found = violations()
+        if options["rebuild"]:
+            with connection.cursor() as cursor, _patience(cursor):
+                found |= {f"rebuilt {name}": rows for name, rows in rebuilding.differences().items()}
         broken = {name: rows for name, rows in found.items() if rows}
         lines = [f"{name}: {', '.join(rows)}" for name, rows in broken.items()]
         sentence = "\n".join([*lines, f"{len(found)} invariants checked, {len(broken)} broken."])
-        tell(self, options, {"checked": len(found), "violations": broken}, sentence)
+        told: dict[str, Any] = {"checked": len(found), "violations": broken}
+        if options["rebuild"]:
+            told["trial_balance"] = rebuilding.trial_balance()
+            sentence += "\n" + _written(told["trial_balance"])
+        tell(self, options, told, sentence)
         if broken:
             raise SystemExit(1)
