@@ -107,7 +107,7 @@ def vars_of(venue: Venue) -> dict[str, Any]:
     knobs = venue.knobs
     return {
         "dedupe": knobs.dedupe, "dedupe_window_seconds": knobs.dedupe_window_seconds, "orders_per_second": knobs.orders_per_second,
-        "visibility_delay_seconds": knobs.visibility_delay_seconds, "replace": knobs.replace, "short": knobs.short,
+        "visibility_delay_seconds": knobs.visibility_delay_seconds, "replace": knobs.replace, "short": knobs.short, "oco": knobs.oco,
         "order_types": list(knobs.order_types), "times_in_force": list(knobs.times_in_force),
         "asset_classes": list(knobs.asset_classes),
     }  # fmt: skip
@@ -221,11 +221,12 @@ class Gateway(Process):
 
 
 class Pricer(Process):
-    """Lets go what waits at the desk for a price or a time, and halts where losses say so."""
+    """Lets go what waits at the desk for a price or a time, brings groups in line, and halts where losses say so."""
 
     def step(self) -> None:
         """Look once."""
         desk.watch(at=self.world.at)
+        desk.follow_groups(at=self.world.at)
         desk.guard(at=self.world.at)
         desk.advance_all(at=self.world.at)
 
