@@ -23,7 +23,7 @@ from oms.runtime.transactions import after_commit, in_transaction
 from orders.domain import adjusting
 from orders.domain.adjusting import Ratio
 from orders.domain.standing import Standing
-from orders.models import ChildOrder, Execution, Order, Trigger
+from orders.models import Algo, Block, ChildOrder, Execution, GroupLeg, Order, OrderGroup, Trigger
 from orders.operations.changing import cancel_locked
 from orders.operations.placing import new_child
 from orders.operations.recording import (
@@ -118,12 +118,16 @@ def _lock_all(action: CorporateAction) -> list[UUID]:
 
 def _in_new_units(action: CorporateAction, ids: Sequence[UUID], *, actor: Actor, at: datetime) -> int:
     ratio, instrument = terms_of(action, "").units_ratio, brokers.instruments()[action.instrument_id]
+    planned = sorted({*_planned(ids), *_too_small(ids, ratio, instrument)})
+    cancel_locked(planned, actor=actor, at=at, reason=f"{action.type} on {action.ex_date}")
+    ids = sorted({*ids, *_siblings(ids)} - set(planned))
     book, triggers = lock_book(ids), _triggers(ids)
-    held = [o.id for o in book.orders.values() if o.status == OrdStatus.HELD and o.parent_id is None]
+    legs = {leg.order_id: leg for leg in GroupLeg.objects.select_for_update().filter(order_id__in=ids).order_by("pk")}
+    held = [o.id for o in book.orders.values() if o.status == OrdStatus.HELD and o.id not in legs]
     begun = datetime.combine(action.ex_date, datetime.min.time(), UTC)
     for order_id in sorted(book.orders):
         order = book.orders[order_id]
-        if order.status in CLOSED or _restated_by_broker(book, order):
+        if _restated_by_broker(book, order):
             continue
         if order_id in held:  # what somebody is asked to approve must stay as it was shown
             close_here(book, order, OrdStatus.CANCELED, Reason.CORPORATE_ACTION, "Its terms are no longer true.", at)
@@ -131,10 +135,34 @@ def _in_new_units(action: CorporateAction, ids: Sequence[UUID], *, actor: Actor,
         _split_order(book, order, ratio, instrument, begun, at)
         if trigger := triggers.get(order_id):
             _split_trigger(trigger, ratio, order.side, instrument)
+        if leg := legs.get(order_id):
+            leg.quantity = max(adjusting.scaled(leg.quantity, ratio), order.filled_quantity)
     sql.update(list(triggers.values()), ("price", "trail_amount", "watermark", "limit_offset"))
+    sql.update(list(legs.values()), ("quantity",))
+    OrderGroup.objects.filter(legs__in=legs.values()).update(due_at=at)
     risk.withdraw(held)
     decided = risk.rescaled(list(book.touched), ratio)
     return _write(book, action, decided, actor=actor, at=at)
+
+
+def _planned(ids: Sequence[UUID]) -> list[UUID]:
+    """Return the orders that are worked or allocated by a plan in the old units: they end, and are asked for anew."""
+    worked = Algo.objects.filter(order_id__in=ids).values_list("order_id", flat=True)
+    shared = Block.objects.filter(order_id__in=ids).values_list("order_id", flat=True)
+    return sorted({*worked, *shared})
+
+
+def _too_small(ids: Sequence[UUID], ratio: Ratio, instrument: InstrumentRef) -> list[UUID]:
+    """Return the orders at brokers of which less than a lot would be left."""
+    found = Order.objects.filter(id__in=ids, children__leaves_quantity__gt=0).distinct()
+    left = {o.id: adjusting.scaled(o.quantity - o.filled_quantity, ratio) for o in found}
+    return [pk for pk, quantity in left.items() if decimals.floor_to(quantity, instrument.lot_size) <= ZERO]
+
+
+def _siblings(ids: Sequence[UUID]) -> list[UUID]:
+    """Return the orders that share a group with these, done ones too: what an exit follows counts in the same units."""
+    groups = GroupLeg.objects.filter(order_id__in=ids).values("group_id")
+    return list(GroupLeg.objects.filter(group_id__in=groups).values_list("order_id", flat=True))
 
 
 def _restated_by_broker(book: Book, order: Order) -> bool:
@@ -147,8 +175,8 @@ def _split_order(
 ) -> None:
     before = adjusting.Terms(order.quantity, order.filled_quantity, order.limit_price, order.stop_price)
     after = adjusting.split(before, ratio, side=order.side, tick=instrument.tick_size, lot=instrument.lot_size)
-    children = book.children_of(order.id)
-    if after.leaves <= 0 and not children:
+    children, closed = book.children_of(order.id), order.status in CLOSED
+    if after.leaves <= 0 and not children and not closed:
         close_here(book, order, OrdStatus.CANCELED, Reason.CORPORATE_ACTION, "Less than a lot is left of it.", at)
         return
     order.limit_price, order.stop_price = after.limit_price, after.stop_price
@@ -158,8 +186,9 @@ def _split_order(
     for child in children:
         _split_child(book, child, ratio, instrument, begun, at)
     filled = decimals.total(c.filled_quantity for c in children)
-    order.quantity = filled + after.leaves if after.leaves > 0 else max(filled, order.quantity)
-    if children:
+    total = adjusting.scaled(order.quantity, ratio) if closed else filled + max(after.leaves, ZERO)
+    order.quantity = max(total, filled)
+    if children and not closed:
         _send_anew(book, order, after.leaves, at)
     refold(book, order.id, at=at)
 
@@ -174,9 +203,10 @@ def _split_child(
     undone = {e.ref_id for e in trades}
     live = [e for e in trades if e.kind != Execution.Kind.BUST and e.id not in undone]
     child.filled_quantity = decimals.total(standing.counted(e.quantity, e.executed_at) for e in live)
-    quantity = adjusting.scaled(child.quantity, ratio)
-    lot = instrument.lot_size
-    child.quantity = child.filled_quantity + decimals.floor_to(max(quantity - child.filled_quantity, ZERO), lot)
+    total = adjusting.scaled(child.quantity, ratio)
+    left = max(total - child.filled_quantity, ZERO)
+    whole = child.filled_quantity + decimals.floor_to(left, instrument.lot_size)
+    child.quantity = max(total, child.filled_quantity) if child.status in CLOSED else whole
     for name in ("limit_price", "stop_price"):
         price = adjusting.price_after(getattr(child, name), ratio, side=order.side, tick=instrument.tick_size)
         setattr(child, name, price)

@@ -16,6 +16,7 @@ from portfolio.corporate import Announcement
 from portfolio.models import CorporateAction
 from risk.models import Hold
 from tests.conftest import Desk
+from tests.flows.test_groups import bracket
 from tests.flows.test_hard_reports import trade
 from tests.flows.test_triggers import placed
 
@@ -163,3 +164,37 @@ def test_only_what_lasts_may_say_that_nothing_is_lowered(desk: Desk) -> None:
 
     with pytest.raises(InvalidFields):
         placed(desk, "buy", "1", do_not_reduce=True)
+
+
+def test_a_bracket_goes_over_a_split_whole(desk: Desk) -> None:
+    near = Broker.objects.get(code="NEAR")
+    near.settings = near.settings | {"restates_orders": True}
+    near.save()
+    queries.forget_cache()
+    group = bracket(desk)
+    group.fill(group.order("parent"), "60")
+    group.fill(group.order("take_profit"), "10", "110")
+    applied(desk, "split", ratio=(2, 1))
+    shape = {
+        "parent": ("partially_filled", 200, 120), "take_profit": ("partially_filled", 120, 20), "stop_loss": ("new", 100, 0),
+    }  # fmt: skip
+    assert group.shape() == shape
+    before = len(desk.near.sent)
+    group.turn()
+    assert (group.shape(), len(desk.near.sent)) == (shape, before)
+    assert group.order("stop_loss").stop_price == 45
+    desk.holds()
+
+
+def test_what_follows_a_done_entry_counts_in_the_same_units(desk: Desk) -> None:
+    near = Broker.objects.get(code="NEAR")
+    near.settings = near.settings | {"restates_orders": True}
+    near.save()
+    queries.forget_cache()
+    group = bracket(desk)
+    group.fill(group.order("parent"), "100")
+    applied(desk, "reverse_split", ratio=(1, 4), cash_in_lieu=D(400))
+    group.turn()
+    assert group.shape() == {"parent": ("filled", 25, 25), "take_profit": ("new", 25, 0), "stop_loss": ("new", 25, 0)}
+    assert group.order("take_profit").limit_price == 440
+    desk.holds()
