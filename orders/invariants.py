@@ -178,7 +178,8 @@ PREDICATES = {
         CROSS JOIN LATERAL (VALUES ('all', ''), ('account', a.code), ('broker', b.code), ('symbol', i.symbol),
           ('strategy', st.code), ('user', u.username)) k(kind, key)
         JOIN halted h ON h.scope_kind = k.kind AND h.scope_key = k.key
-        WHERE s.kind <> 'cancel' AND (h.mode = 'halt' OR NOT s.reduces) AND s.sent_at <@ h.times
+        WHERE s.kind <> 'cancel' AND s.sent_at <@ h.times AND CASE WHEN s.reduces
+          THEN h.mode = 'halt' AND (o.origin <> 'liquidation' OR h.scope_kind = 'broker') ELSE true END
           AND o.origin <> 'external'""",
     "I37 shares of a block add up to it, and what was allocated of them to its orders": """
         SELECT b.order_id FROM orders_block b LEFT JOIN (

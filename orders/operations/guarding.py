@@ -34,6 +34,8 @@ def guard(*, at: datetime) -> list[Tripped]:
         tripped += _reject_storm(wire, at)
     if wire := wires.get("message_rate"):
         tripped += _message_rate(wire, at)
+    if wire := wires.get("break_storm"):
+        tripped += _break_storm(wire, at)
     crossed = risk.newly_crossed(tripped, at=at)
     for trip in crossed:
         log.error("tripped", kind=trip.kind, scope=str(trip.scope), detail=trip.detail)
@@ -65,6 +67,18 @@ def _message_rate(wire: Wire, at: datetime) -> list[Tripped]:
     )
     return [
         Tripped("message_rate", Scope("account", code), f"{n} messages in {text(wire.window)} s.") for code, n in found
+    ]
+
+
+def _break_storm(wire: Wire, at: datetime) -> list[Tripped]:
+    """Count differences found lately, by broker: many at once mean that one side's books are wrong."""
+    found = sql.run(
+        "SELECT b.code, count(*) FROM portfolio_break x JOIN brokers_broker b ON b.id = x.broker_id "
+        "WHERE x.id >= %s AND x.opened_at > %s GROUP BY b.code HAVING count(*) > %s",
+        [first_id(_before(at, wire, SLACK_SECONDS)), _before(at, wire), wire.threshold],
+    )
+    return [
+        Tripped("break_storm", Scope("broker", code), f"{n} new breaks in {text(wire.window)} s.") for code, n in found
     ]
 
 

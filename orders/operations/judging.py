@@ -170,6 +170,7 @@ def _intent(asked: Asked, account: Account, users: dict[int, str], names: Names)
         directed_broker_code=names.brokers[order.directed_broker_id].code if order.directed_broker_id else None,
         time_in_force=order.time_in_force,
         reduce_only=order.instruction("reduce_only") is not None,
+        liquidates=order.origin == "liquidation",
         self_trade=order.instruction("self_trade_prevention") or "",
         covered=order.origin == BLOCK,
     )

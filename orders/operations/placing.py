@@ -684,6 +684,7 @@ def _intent(draft: _Draft, watch: Watch | None, at: datetime) -> Intent:
         waits=watch is not None or draft.algo is not None,
         reduce_only=ticket.reduce_only,
         self_trade=ticket.self_trade_prevention,
+        liquidates=draft.request.origin == "liquidation",
         covered=draft.request.origin == BLOCK,
         oco=draft.seat.oco if draft.seat else None,
     )

@@ -400,7 +400,11 @@ class Gate:
     def _halts(self, intent: Intent, reduces: bool) -> checks.Check:
         scopes = scopes_of(intent)
         engaged = [h for h in self.facts.halts if (h.scope.kind, h.scope.key) in scopes]
-        full = next((str(h.scope) for h in engaged if h.mode != "reduce_only"), "")
+        flattens = intent.liquidates and reduces  # a halt stops what trades, not what brings an account to zero
+        full = next(
+            (str(h.scope) for h in engaged if h.mode != "reduce_only" and (h.scope.kind == "broker" or not flattens)),
+            "",
+        )
         return checks.NotHalted(full, next((str(h.scope) for h in engaged if h.mode == "reduce_only"), ""), reduces)
 
     def _quote(self, intent: Intent, limits: LimitSet) -> checks.Check:

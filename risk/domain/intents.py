@@ -15,7 +15,7 @@ class Intent:
 
     `user_name` is the user's login, `strategy_code` empty for none; `automated` is true for programs; what `begins_later`
     waits at the desk, whatever the exchange's hours. What `waits` rests on no market yet; `reduce_only` may never open a
-    position; `self_trade` is the order's own mode of preventing self-trades, empty for its account's. What is
+    position; what `liquidates` passes halts but of its broker, as far as it reduces; `self_trade` is the order's own mode of preventing self-trades, empty for its account's. What is
     `covered` ties no cash and no units of its own account: those that it trades for were judged and hold for it. Of orders
     with the same `oco` one cancels the others, so that together they count for the worst of one.
     """
@@ -42,6 +42,7 @@ class Intent:
     waits: bool = False
     reduce_only: bool = False
     self_trade: str = ""
+    liquidates: bool = False
     covered: bool = False
     oco: UUID | None = None
 

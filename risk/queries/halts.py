@@ -15,7 +15,8 @@ HALT_LOCK = 7301
 
 HALT_PREDICATE = """(s.kind = 'cancel' OR NOT EXISTS (
   SELECT 1 FROM risk_halt h
-  WHERE h.released_at IS NULL AND (h.mode = 'halt' OR NOT s.reduces)
+  WHERE h.released_at IS NULL AND CASE WHEN s.reduces
+      THEN h.mode = 'halt' AND (o.origin <> 'liquidation' OR h.scope_kind = 'broker') ELSE true END
     AND CASE h.scope_kind
       WHEN 'all' THEN true
       WHEN 'account' THEN h.scope_key = a.code
@@ -24,9 +25,10 @@ HALT_PREDICATE = """(s.kind = 'cancel' OR NOT EXISTS (
       WHEN 'strategy' THEN h.scope_key = st.code
       WHEN 'user' THEN h.scope_key = u.username
       ELSE true END))"""
-"""True for a submission that no halt stops; cancels always pass, a scope of an unknown kind stops all.
+"""True for a submission that no halt stops; cancels always pass, and what flattens for a liquidation but at a halted
+broker; a scope of an unknown kind stops all.
 
-Aliases: s orders_submission, a portfolio_account and i brokers_instrument of its order, b brokers_broker, and
+Aliases: s orders_submission, o orders_order, a portfolio_account and i brokers_instrument of its order, b brokers_broker, and
 left-joined st portfolio_strategy and u auth_user (the order's maker)."""
 
 

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from oms.kernel.errors import DomainError
 from orders.api.liquidations import LiquidationOne, Liquidations
 from orders.models import Order
+from orders.operations.halting import halt
 from orders.operations.liquidating import advance, advance_all, begin
 from portfolio.models import Position
 from risk.domain.scopes import Scope
@@ -71,6 +72,26 @@ def test_a_position_is_brought_to_zero_and_proven(desk: Desk) -> None:
     assert [s["step"] for s in done.steps] == ["began", "blocked", "flattening", "flat"]
     assert desk.order(desk.place("buy 1 AAPL")[0]).reason == "halted"
     desk.holds()
+
+
+def test_a_full_halt_stops_everybody_but_the_liquidation(desk: Desk) -> None:
+    hold(desk, "buy 10 AAPL", "E1")
+    halt(Scope("all"), mode="halt", reason="stop", actor=desk.actor(desk.rita), at=desk.at)
+    assert desk.order(desk.place("sell 10 AAPL")[0]).reason == "halted"
+    start(desk)
+    [order] = Order.objects.filter(origin="liquidation")
+    assert order.status == "pending_new"
+    assert desk.send() == 1
+    fill(desk, desk.near.sent[-1], "10", "99.9", "E2")
+    assert go_on(desk).state == "flat"
+    desk.holds()
+
+
+def test_a_halted_broker_gets_nothing_of_a_liquidation_either(desk: Desk) -> None:
+    hold(desk, "buy 10 AAPL", "E1")
+    halt(Scope("broker", "NEAR"), mode="halt", reason="stop", actor=desk.actor(desk.rita), at=desk.at)
+    start(desk)
+    assert desk.send() == 0
 
 
 def test_what_is_left_of_a_slice_is_sent_again_and_never_more(desk: Desk) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from brokers.models import Broker
 from oms.kernel.ids import uuid7
 from orders import operations
+from portfolio.models import Break
 from risk import operations as risk
 from risk.models import Halt, Limit, ProfitPeak, Trip, Tripwire
 from tests.conftest import Desk
@@ -100,6 +102,18 @@ def test_many_refusals_halt_their_broker(desk: Desk) -> None:
         desk.report(desk.near.report("rejected", message))
         assert guard(desk) == ([("reject_storm", "broker NEAR")] if number == 3 else [])
     assert desk.order(desk.place("buy 1 AAPL", broker="NEAR")[0]).reason == "halted"
+
+
+def test_many_new_breaks_let_their_broker_only_reduce(desk: Desk) -> None:
+    wire("break_storm", "2", "60", "reduce_only")
+    for number in range(1, 4):
+        Break.objects.create(
+            id=uuid7(), kind="position", broker=Broker.objects.get(code="NEAR"), account=desk.account, subject=f"S{number}",
+            opened_at=desk.at, seen_at=desk.at,
+        )  # fmt: skip
+        assert guard(desk) == ([("break_storm", "broker NEAR")] if number == 3 else [])
+    assert desk.order(desk.place("buy 1 AAPL", broker="NEAR")[0]).reason == "halted"
+    assert desk.order(desk.place("buy 1 AAPL", broker="FAR")[0]).status == "pending_new"
 
 
 def test_too_many_messages_halt_their_account_and_cancel_what_is_open(desk: Desk) -> None:
