@@ -18,6 +18,8 @@ from oms.kernel.ids import first_id
 from oms.runtime import sql
 from oms.runtime.transactions import in_transaction
 from orders.states import CLOSED
+from routing import operations as routing
+from routing.domain.learning import Outcome
 
 DESK_CURRENCY = "USD"
 """What sums over several instruments are told in."""
@@ -266,6 +268,35 @@ def measure_orders(order_ids: Iterable[UUID], *, at: datetime) -> None:
     _lock()
     for statement in [*_FORGET, *_MEASURE, *_all_sums(1, _THESE)]:
         sql.run(statement, told)
+    routing.learn([_lesson(*row) for row in sql.run(_LESSONS, told)])
+
+
+# What is over teaches routing; what rests teaches only of answers and refusals, as nobody is to blame for a price that never came.
+_LESSONS = f"""
+SELECT r.child_id, r.order_id, r.broker_id, r.instrument_id, r.size, r.sent_at, r.ack_ms, r.outcome = 'rejected',
+  CASE WHEN o.order_type = 'market' OR o.time_in_force IN ('ioc', 'fok') THEN least(r.filled / r.quantity, 1)
+    WHEN r.outcome = 'rejected' THEN 0 ELSE 1 END,
+  CASE WHEN o.order_type = 'market' THEN (f.cost / nullif(f.value, 0) - h.half / nullif(h.mid, 0)) * 10000 END,
+  f.fees / nullif(f.value, 0) * 10000
+FROM analytics_routequality r JOIN orders_order o ON o.id = r.order_id
+JOIN orders_submission s ON s.child_id = r.child_id AND s.kind = 'new'
+CROSS JOIN LATERAL (SELECT {_QUOTED_MID} AS mid, (({_SENT} ->> 1)::numeric - ({_SENT} ->> 0)::numeric) / 2 AS half) h
+CROSS JOIN LATERAL (SELECT sum(f.sign * (f.price - f.sent_mid) * f.quantity) AS cost, sum(f.sent_mid * f.quantity) AS value,
+    sum(f.fees) AS fees
+  FROM orders_execution e JOIN analytics_fillquality f ON f.execution_id = e.id WHERE e.child_id = r.child_id) f
+WHERE r.order_id = ANY(%(ids)s) AND r.over AND r.outcome IN ('accepted', 'rejected')
+  AND NOT EXISTS (SELECT 1 FROM routing_routeoutcome x WHERE x.child_id = r.child_id)
+"""
+
+
+def _lesson(
+    child_id: UUID, order_id: UUID, broker_id: int, instrument_id: int, size: str, at: datetime, ack_ms: float | None,
+    rejected: bool, share: Decimal, cost: Decimal | None, fees: Decimal | None,
+) -> routing.Lesson:  # fmt: skip
+    outcome = Outcome(None if cost is None else float(cost), float(share), rejected, ack_ms)
+    return routing.Lesson(
+        child_id, order_id, broker_id, instrument_id, size, at, outcome, None if fees is None else float(fees)
+    )
 
 
 def _lock() -> None:

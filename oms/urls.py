@@ -10,6 +10,7 @@ from oms.pages import views
 
 _v1 = [
     path("", include("analytics.urls")),
+    path("", include("routing.urls")),
     path("", include("orders.urls")),
     path("", include("risk.urls")),
     path("", include("portfolio.urls")),

@@ -134,8 +134,10 @@ def _make_desk(users: Any) -> Desk:
     from portfolio.models import Account, AccountGrant, BrokerLink
     from risk.models import Limit
     from risk.queries import forget_rules
+    from routing import queries as routing
 
     queries.forget_cache()
+    routing.forget()
     forget_codes()
     forget_rules()
     scripted.BOOKS.clear()

@@ -718,6 +718,7 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], 
         if draft.algo is None
         else frozenset(),
         directed=draft.directed,
+        may_split=_may_split(draft),
         halted=halted,
     )
 
@@ -727,7 +728,11 @@ def plan_routes(requests: Sequence[RouteRequest], in_sets: Collection[UUID], *, 
     can take them: what the desk does instead is as right, but later."""
     narrowed = [_at_brokers_that_link(r) if r.order_id in in_sets else r for r in requests]
     plans = {p.order_id: p for p in routing.plan(narrowed, at=at)}
-    others = [r for r, n in zip(requests, narrowed, strict=True) if n is not r and not plans[r.order_id].legs]
+    others = [
+        replace(r, may_split=False)
+        for r, n in zip(requests, narrowed, strict=True)
+        if n.brokers != r.brokers and not plans[r.order_id].legs
+    ]
     return plans | {p.order_id: p for p in routing.plan(others, at=at)}
 
 
@@ -738,7 +743,15 @@ def _at_brokers_that_link(request: RouteRequest) -> RouteRequest:
         if (abilities := capabilities_of(known[i].adapter, known[i].settings)).oco
         and abilities.takes(request.order_type, request.time_in_force, request.instrument.asset_class)
     )  # fmt: skip
-    return request if not able or request.directed else replace(request, brokers=able)
+    whole = replace(request, may_split=False)  # one broker must see all of the set
+    return whole if not able or request.directed else replace(whole, brokers=able)
+
+
+def _may_split(draft: _Draft) -> bool:
+    """Tell whether several brokers may take parts of an order: one that rests nowhere, so that nobody will want to replace it."""
+    ticket = draft.request.ticket
+    whole = draft.algo is not None or any(getattr(ticket, n) is not None for n in PARTS)
+    return ticket.order_type == "market" and ticket.time_in_force in ("day", "ioc") and not whole
 
 
 def _order(draft: _Draft, quote: QuoteRef | None, at: datetime) -> Order:

@@ -1,6 +1,6 @@
 """Which brokers could take an order, what each would cost, and why the others can't."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -8,13 +8,14 @@ from typing import Any
 
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.kernel import decimals
+from routing.domain.learning import Belief
+from routing.domain.weights import Weights
 
-MODEL_VERSION = "cost-1"
+MODEL_VERSION = "cost-2"
 BPS = Decimal(10_000)
-MS_COST_BPS = Decimal("0.002")
-"""What a millisecond of acknowledgement costs in expected drift; a round figure until it is learned."""
-FAILURE_COST_BPS = Decimal(2)
-"""What each recent failed call in a row adds: enough to prefer a steady broker over a slightly cheaper one."""
+UNKNOWN = Belief()
+AWAY = 5
+"""A session that is away counts as so many failed calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class RouteRequest:
     instructions: frozenset[str] = (
         frozenset()
     )  # what a broker must be able to do besides: display_quantity, min_quantity
+    may_split: bool = False  # several brokers may take parts of it
     halted: frozenset[str] = frozenset()  # codes of brokers that nothing of this kind may be sent to now
 
 
@@ -66,7 +68,11 @@ class Candidate:
     code: str
     reasons: list[str] = field(default_factory=list)
     parts: dict[str, Decimal] = field(default_factory=dict)
+    belief: Belief = UNKNOWN
     quantity: Decimal = decimals.ZERO
+    weight: Decimal = decimals.ZERO  # its share of the order
+    propensity: float | None = None  # how likely it was to be chosen, over all seeds
+    drawn_bps: float | None = None  # its cost as drawn, where the choice was drawn
 
     @property
     def cost_bps(self) -> Decimal:
@@ -83,21 +89,32 @@ class Candidate:
             "cost_bps": decimals.text(self.cost_bps) if eligible else None,
             "parts": {k: decimals.text(v) for k, v in self.parts.items()},
             "score": decimals.text(-self.cost_bps) if eligible else None,
-            "weight": "1" if self.quantity else "0",
+            "weight": decimals.text(self.weight),
             "quantity": decimals.text(self.quantity),
+            "error_bps": round(self.belief.error_bps, 4) if eligible else None,
+            "orders": round(self.belief.orders, 1) if eligible else None,
+            "propensity": None if self.propensity is None else round(self.propensity, 6),
+            "drawn_bps": None if self.drawn_bps is None else round(self.drawn_bps, 4),
         }
 
 
 def judge(
-    request: RouteRequest, venue: Venue, quote: QuoteRef | None, fee: Decimal | None, *, at: datetime
+    request: RouteRequest,
+    venue: Venue,
+    quote: QuoteRef | None,
+    fee: Decimal | None,
+    *,
+    belief: Belief,
+    weights: Weights,
+    at: datetime,
 ) -> Candidate:
     """Return a candidate with the reasons against it, or with its expected cost.
 
     `fee` is the broker's for the whole quantity, in the instrument's currency; None where nothing tells.
     """
-    candidate = Candidate(venue.broker_id, venue.code, _reasons(request, venue, at))
+    candidate = Candidate(venue.broker_id, venue.code, _reasons(request, venue, at), belief=belief)
     if not candidate.reasons:
-        candidate.parts = _cost(request, venue, quote, fee)
+        candidate.parts = _cost(request, venue, quote, fee, belief, weights)
     return candidate
 
 
@@ -123,30 +140,48 @@ def _reasons(request: RouteRequest, venue: Venue, at: datetime) -> list[str]:
     return [name for passed, name in rules if not passed]
 
 
-def _cost(request: RouteRequest, venue: Venue, quote: QuoteRef | None, fee: Decimal | None) -> dict[str, Decimal]:
+def _cost(
+    request: RouteRequest, venue: Venue, quote: QuoteRef | None, fee: Decimal | None, belief: Belief, weights: Weights
+) -> dict[str, Decimal]:
+    """Return the parts of the expected cost in basis points.
+
+    latency, failures, offline: of waiting and of calls that fail; missing: of what is expected to stay undone, rejects with it;
+    half_spread, fees: as quoted and agreed; impact: of taking more than is displayed (the square-root law); learned: what fills there
+    cost beyond the quoted spread.
+    """
+    ack_ms = belief.ack_ms if belief.ack_ms is not None else venue.ack_ms or 0.0
     parts = {
-        "latency": _rounded(MS_COST_BPS * Decimal(repr(round(venue.ack_ms or 0.0, 3)))),
-        "failures": FAILURE_COST_BPS * venue.failures,
-        "offline": decimals.ZERO if venue.connected else FAILURE_COST_BPS * 5,
+        "latency": _rounded(weights.ms_bps * Decimal(repr(round(ack_ms, 3)))),
+        "failures": weights.failure_bps * venue.failures,
+        "offline": decimals.ZERO if venue.connected else weights.failure_bps * AWAY,
     }
+    if belief.share is not None:
+        missing = 1 - belief.share * (1 - (belief.reject_rate or 0.0))
+        parts["missing"] = _rounded(weights.miss_bps * Decimal(repr(round(missing, 6))))
     price = quote.mid if quote else request.limit_price
     if price:
         value = price * request.quantity
         if quote and request.order_type in ("market", "stop"):
             parts["half_spread"] = _rounded((quote.ask - quote.bid) / 2 / price * BPS)
+            parts["learned"] = _rounded(Decimal(repr(round(belief.cost_bps, 6))))
+            if impact := impact_bps(request.side, request.quantity, quote, weights):
+                parts["impact"] = impact
         if fee is not None:
             parts["fees"] = _rounded(fee / value * BPS)
     return parts
 
 
-def choose(candidates: Sequence[Candidate], quantity: Decimal) -> Candidate | None:
-    """Give the quantity to the cheapest eligible broker; equal cost goes by code. None when nobody can."""
-    eligible = [c for c in candidates if not c.reasons]
-    if not eligible:
-        return None
-    best = min(eligible, key=lambda c: (c.cost_bps, c.code))
-    best.quantity = quantity
-    return best
+def displayed(side: str, quote: QuoteRef) -> Decimal | None:
+    """Return what is displayed on the side that an order would take from."""
+    return quote.ask_size if side == "buy" else quote.bid_size
+
+
+def impact_bps(side: str, quantity: Decimal, quote: QuoteRef, weights: Weights) -> Decimal:
+    """Return what an order is expected to move the price by beyond the spread: nothing within what is displayed."""
+    size = displayed(side, quote)
+    if not size or quantity <= size:
+        return decimals.ZERO
+    return _rounded(weights.impact_bps * (quantity / size).sqrt())
 
 
 def _rounded(value: Decimal) -> Decimal:

@@ -23,21 +23,25 @@ import psutil
 from tests.benchmarks import (
     baselines,
     flat,
+    learning,
     lists,
     orderpath,
     quality,
     reconciliation,
     report,
+    routing,
     screens,
     setbased,
 )
 from tests.benchmarks.desk import ROOT, Desk, say
 
 DESK_PARTS = ("batch", "single", "rest", "flat", "screens")
+ALONE = ("routing", "learning")
+"""The desk is frozen meanwhile."""
 BASELINES = ("setbased", "naive", "bare")
 AFTERWARDS = ("reconcile", "lists", "quality")
 """Fill the desk's tables, so that they come after all that writes to them."""
-PARTS = (*DESK_PARTS, *BASELINES, *AFTERWARDS)
+PARTS = (*DESK_PARTS, *ALONE, *BASELINES, *AFTERWARDS)
 
 
 def main() -> None:
@@ -92,6 +96,10 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
         orderpath.warm_up(desk)
         life = setbased.observe(desk)
     desk.pause()
+    if "routing" in wanted:
+        yield "routing", lambda: routing.measure(desk)
+    if "learning" in wanted:
+        yield "learning", learning.measure
     if life is not None:
         yield "setbased", lambda: setbased.measure(desk, life)
     if "naive" in wanted or "bare" in wanted:
