@@ -148,6 +148,7 @@ def compare_positions(
         subject = instruments[instrument_id].symbol if instrument_id else name
         if (account_id, instrument_id) in busy:
             done.in_flight.add((Kind.POSITION, account_id, subject))
+            done.missing -= bool(ours) and not theirs
             continue
         more = (theirs or ZERO) - (ours or ZERO)
         cause = cause_of_position(
@@ -248,6 +249,7 @@ def compare_cash(
     for account_id, currency, ours, theirs, unsettled in differing:
         if (account_id, currency) in busy:
             done.in_flight.add((Kind.CASH, account_id, currency))
+            done.missing -= bool(ours) and theirs is None
             continue
         more = (theirs or ZERO) - (ours or ZERO)
         cause = cause_of_cash(

@@ -85,12 +85,13 @@ class Found:
 def distrust(ours: int, theirs: int, missing: int) -> str:
     """Return why an answer is no fact, empty for one that may be believed.
 
-    `ours` and `theirs` count what each side has, `missing` what of ours they don't name at all.
+    `ours` and `theirs` count what each side has, `missing` what of ours they don't name at all,
+    without what is too young to be named.
 
     >>> distrust(3, 0, 3), distrust(10, 4, 6), distrust(10, 9, 1), distrust(1, 1, 1)
     ('answer_empty', 'answer_shrunken', '', '')
     """
-    if ours and not theirs:
+    if missing and not theirs:
         return "answer_empty"
     return "answer_shrunken" if ours >= SHRUNKEN_FROM and missing > SHRUNKEN * ours else ""
 
