@@ -192,7 +192,7 @@ def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) 
     book = lock_book([order_id])
     order = book.orders[order_id]
     place = GroupLeg.objects.filter(pk=order_id).first()
-    if place is not None and place.role != Role.PARENT and terms.quantity is not None:
+    if place is not None and place.role != Role.PARENT and terms.quantity not in (None, order.quantity):
         raise Invalid("follows_group", "Its quantity follows the other orders of its group.", field="quantity")
     if order.status == OrdStatus.HELD:
         if place is None or place.role not in FOLLOWS:

@@ -212,6 +212,31 @@ def test_a_large_order_is_worked_paused_and_resumed_with_its_progress_in_sight(p
     assert line.locator("[role=progressbar]").get_attribute("aria-valuenow") == "100"
 
 
+def test_a_bracket_protects_what_its_entry_filled_and_ends_as_a_whole(page: Any) -> None:
+    """On real parts: the entry fills, the gateway lets the exits begin, a broker takes both, the group is canceled."""
+    log_in(page, "trader")
+    page.select_option("#account", "MAIN")
+    write(page, "JPM", "11")
+    page.fill("#ticket [name='take_profit.limit_price']", "100")
+    page.fill("#ticket [name='stop_loss.stop_price']", "480")
+    page.expected = re.compile("400")
+    page.click("#send")
+    page.wait_for_selector("#ticket-fault >> text=must lie above the entry")
+    page.fill("#ticket [name='take_profit.limit_price']", "480")
+    page.fill("#ticket [name='stop_loss.stop_price']", "100")
+    send(page)
+    line = page.locator('#orders tbody tr:has-text("JPM")')
+    profit = line.filter(has_text="↳ profit")
+    profit.locator('.status:text-is("new")').wait_for(timeout=30_000)
+    line.filter(has_text="↳ stop").locator('.status:text-is("new")').wait_for(timeout=30_000)
+    line.filter(has_text="⊏").locator('.status:text-is("filled")').click()
+    page.wait_for_selector("#details >> text=Group")
+    assert page.locator("#details tr:has-text('stop loss')").count() == 1
+    page.click("#details >> text=Cancel the group")
+    line.filter(has_text="↳ stop").locator('.status:text-is("canceled")').wait_for(timeout=30_000)
+    profit.locator('.status:text-is("canceled")').wait_for(timeout=30_000)
+
+
 def test_an_amount_becomes_a_quantity(page: Any) -> None:
     log_in(page, "trader")
     page.select_option("#account", "MAIN")

@@ -3,6 +3,7 @@ import { get, post, toast } from "./api.js";
 import { Book } from "./book.js";
 import { showDetails } from "./details.js";
 import { ask } from "./dialog.js";
+import { markOf, typeNode, typeText } from "./exits.js";
 import { clock, decimal, element, isZero, money, tone, typed, words } from "./format.js";
 import { keys, typing } from "./keys.js";
 import { Live } from "./live.js";
@@ -34,7 +35,7 @@ const terms = (o) => [
   trail(o) && `trails by ${trail(o)}`, o.good_after && `after ${clock(o.good_after)}`, o.stop_price && `${o.order_type.endsWith("touched") ? "touched" : "stop"} ${priced(o.symbol, o.stop_price)}`, o.limit_price && (o.stop_price ? "limit " : "") + priced(o.symbol, o.limit_price),
 ].filter(Boolean).join(", ");
 const statusNode = (o) => element("span", { class: "status", "data-tone": o.unknown ? "wait" : TONES[o.status] ?? "wait",
-  title: o.unknown ? "A broker may or may not have it, and is being asked." : null }, o.unknown ? words(o.status) + " ?" : words(o.status));
+  title: o.unknown ? "A broker may or may not have it, and is being asked." : o.status === "held" && o.parent ? "Waits for fills of the order before it." : null }, o.unknown ? words(o.status) + " ?" : words(o.status));
 
 const table = new Table($("orders"), [
   { text: (o) => clock(o.created_at), title: (o) => o.created_at, sort: (o) => o.id },
@@ -42,7 +43,7 @@ const table = new Table($("orders"), [
   { text: (o) => words(o.side), class: (o) => (o.side === "buy" ? "buy" : "sell"), sort: (o) => o.side },
   { text: (o) => decimal(o.quantity), class: () => "n", sort: (o) => Number(o.quantity) },
   { text: (o) => (o.algo ? progressText(o) : isZero(o.filled_quantity) ? "" : decimal(o.filled_quantity)), node: (o) => (o.algo ? progressNode(o) : isZero(o.filled_quantity) ? "" : decimal(o.filled_quantity)), class: (o) => (isZero(o.leaves_quantity) ? "n" : "n part"), flash: true, sort: (o) => Number(o.filled_quantity) },
-  { text: (o) => o.algo?.name ?? words(o.order_type), title: (o) => `${words(o.order_type)}, ${o.time_in_force}`, sort: (o) => o.order_type },
+  { text: typeText, node: typeNode, title: (o) => [`${words(o.order_type)}, ${o.time_in_force}`, o.group && `${words(o.group.role)} of ${o.group.kind} ${o.group.id}`].filter(Boolean).join("\n"), sort: (o) => o.order_type },
   { text: terms, class: () => "n", title: terms, sort: (o) => Number(o.limit_price ?? o.stop_price ?? 0) },
   { text: (o) => o.time_in_force, class: () => "dim", sort: (o) => o.time_in_force },
   { text: (o) => o.status + o.unknown, node: statusNode, flash: true, sort: (o) => o.status },
@@ -61,7 +62,7 @@ function actions(order) {
   return box;
 }
 
-const haystack = (o) => `${o.symbol} ${o.side} ${o.status} ${words(o.status)} ${o.order_type} ${o.client_order_id} ${o.strategy ?? ""} ${o.note} ${o.reason?.code ?? ""}`.toLowerCase();
+const haystack = (o) => `${o.symbol} ${o.side} ${o.status} ${words(o.status)} ${o.order_type} ${o.client_order_id} ${o.group ? `${o.group.kind} ${o.group.id} ${markOf(o)}` : ""} ${o.strategy ?? ""} ${o.note} ${o.reason?.code ?? ""}`.toLowerCase();
 const render = eachFrame(() => {
   const wanted = filter.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const all = [...orders.values()].sort((a, b) => (a.id < b.id ? 1 : -1));

@@ -1,5 +1,6 @@
 // All about one order: why it went where it went, what became of it, what it cost.
 import { get } from "./api.js";
+import { groupNode } from "./exits.js";
 import { clock, decimal, element, isZero, money, plain, words } from "./format.js";
 import { priced } from "./market.js";
 import { sliceRows } from "./working.js";
@@ -66,12 +67,12 @@ export async function showDetails(order) {
   if (first) box.replaceChildren(head(order), element("p", { class: "dim" }, "Reading…"));
   try {
     const path = `orders/${order.id}/`;
-    const [kids, filled, routing, events, cost, parted] = await Promise.all([
-      ...["children", "executions", "routing", "events"].map((p) => get(path + p)), get(path + "quality").catch(() => null), order.algo ? get(path + "slices") : { results: [] }]);
+    const [kids, filled, routing, events, cost, parted, group] = await Promise.all([
+      ...["children", "executions", "routing", "events"].map((p) => get(path + p)), get(path + "quality").catch(() => null), order.algo ? get(path + "slices") : { results: [] }, order.group ? get(path + "group") : null]);
     if (wanted !== order.id) return;
     const scrolled = box.querySelector(".columns")?.scrollTop ?? 0;
     const columns = element("div", { class: "columns" },
-      element("div", {}, order.reason ? part("Why", element("p", { class: "fault" }, order.reason.detail || words(order.reason.code))) : "", order.algo ? part("Slices", slices(parted.results)) : "", part("Broker orders", children(kids.results)), part("Fills", fills(filled.results, order))),
+      element("div", {}, order.reason ? part("Why", element("p", { class: "fault" }, order.reason.detail || words(order.reason.code))) : "", group ? part("Group", groupNode(group, order)) : "", order.algo ? part("Slices", slices(parted.results)) : "", part("Broker orders", children(kids.results)), part("Fills", fills(filled.results, order))),
       element("div", {}, part("Routing", ...or(routing.results, () => element("div", {}, ...routing.results.flatMap((d, i) => decision(d, i + 1))), "It was not routed.").childNodes), part("Cost", quality(cost))),
       part("Timeline", element("ul", { class: "log" }, ...events.results.map(told))),
     );

@@ -2,6 +2,7 @@
 import { get, post, toast } from "./api.js";
 import { heldNow } from "./book.js";
 import { ask } from "./dialog.js";
+import { exitField, exitsOf, fitExits, putExits } from "./exits.js";
 import { clock, decimal, element, isZero, money, plain, sum, typed, words } from "./format.js";
 import { instrument, priced, ready, symbols } from "./market.js";
 import { account, can, onAccount, remember, remembered } from "./shell.js";
@@ -39,6 +40,7 @@ function fit() {
   for (const label of form.querySelectorAll("[data-needs]")) label.hidden = !wanted.includes(label.dataset.needs);
   for (const label of form.querySelectorAll("[data-size]")) label.hidden = label.dataset.size !== read("size_kind");
   fitWork(form);
+  fitExits(form);
   changed();
 }
 function changed() { id = fresh(); last = null; out.replaceChildren(); keep(); }
@@ -74,6 +76,7 @@ function ticket() {
   if (read("broker")) body.broker = read("broker");
   if (read("note")) body.note = read("note");
   putWork(form, body);
+  putExits(form, body);
   return body;
 }
 const sizes = (kind) => (kind === "quantity" ? [kind] : [`size_by.${kind}`, ...(kind === "risk_fraction" ? ["size_by.stop_price"] : [])]);
@@ -85,7 +88,7 @@ function blame(problem) {
   if (!problem) return;
   const lines = problem.errors.map((e) => `${words(e.field)}: ${e.detail}`);
   fault.textContent = lines.length ? lines.join("\n") : problem.message;
-  for (const error of problem.errors) form.elements[error.field.startsWith("trail_") ? "trail" : workField(error.field)]?.setAttribute?.("aria-invalid", "true");
+  for (const error of problem.errors) form.elements[error.field.startsWith("trail_") ? "trail" : exitField(workField(error.field))]?.setAttribute?.("aria-invalid", "true");
   form.querySelector('[aria-invalid="true"]')?.focus();
 }
 
@@ -134,6 +137,7 @@ async function confirmed(body) {
     facts: [
       ["Order", `${words(body.side)} ${decimal(plain(judged.quantity))} ${body.symbol}`, body.side === "buy" ? "buy" : "sell"],
       ["Price", `${prices || "at market"}, ${body.time_in_force}`],
+      ["Exits", exitsOf(body, body.limit_price ?? touch(judged))],
       ...amounts(judged),
       ["Broker", body.broker ? `${body.broker}, as directed` : routed(judged)],
       ["Account", body.account],
@@ -142,6 +146,7 @@ async function confirmed(body) {
   });
 }
 
+const touch = (judged) => judged.checks.find((c) => c.check === "order_notional")?.numbers.price;
 const routed = (judged) => judged.routing.candidates.filter((c) => !isZero(c.weight)).map((c) => c.broker).join(", ");
 function amounts(judged) {
   const notional = judged.checks.find((c) => c.check === "order_notional")?.numbers;
@@ -226,7 +231,7 @@ async function showQuote() {
 /** Move a field by a lot or a tick with the arrow keys. */
 function nudge(event) {
   const what = instrument(symbol()), by = { ArrowUp: "", ArrowDown: "-" }[event.key], name = event.target.name;
-  if (!what || by === undefined || !["quantity", "limit_price", "stop_price"].includes(name) || !/^\d+(\.\d+)?$/.test(read(name))) return;
+  if (!what || by === undefined || !["quantity", "limit_price", "stop_price", "take_profit.limit_price", "stop_loss.stop_price", "stop_loss.limit_price"].includes(name) || !/^\d+(\.\d+)?$/.test(read(name))) return;
   event.preventDefault();
   const next = plain(sum([read(name), by + (name === "quantity" ? what.lot_size : what.tick_size)]));
   if (!next.startsWith("-")) event.target.value = next;
@@ -238,7 +243,7 @@ if (can("trader") && account()) {
   form.hidden = false;
   always.checked = remembered("ask first") !== "no";
   always.addEventListener("change", () => remember("ask first", always.checked ? "yes" : "no"));
-  form.addEventListener("input", (event) => { if (event.target !== always && event.target.name !== "note") { blame(null); changed(); soon(); } });
+  form.addEventListener("input", (event) => { if (event.target !== always && event.target.name !== "note") { blame(null); fitExits(form); changed(); soon(); } });
   form.addEventListener("keydown", nudge);
   for (const name of ["order_type", "size_kind", "algo.name"]) form.elements[name].addEventListener("change", () => { fit(); soon(); });
   form.elements.symbol.addEventListener("input", showQuote);
