@@ -245,6 +245,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     "measure": {"task": "analytics.measure", "schedule": 30.0, "options": {"expires": 25}},
     "watch-costs": {"task": "analytics.watch", "schedule": 3600.0, "options": {"expires": 1800}},
+    "snapshot": {"task": "portfolio.snapshot", "schedule": 300.0, "options": {"expires": 200}},
     "rebalance": {"task": "orders.rebalance", "schedule": 300.0, "options": {"expires": 200}},
     "checkpoint": {"task": "journal.checkpoint", "schedule": 60.0, "options": {"expires": 30}},
 }

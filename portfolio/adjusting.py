@@ -16,6 +16,7 @@ from oms.runtime import sql
 from oms.runtime.transactions import require_transaction
 from portfolio.booking import add_cash
 from portfolio.models import Account, LedgerEntry, LedgerTransaction
+from portfolio.rates import rates_of
 
 SOURCE, REVERSAL = "break", "reversal"
 Code = LedgerEntry.Code
@@ -73,6 +74,7 @@ def _write(
     ]  # fmt: skip
     sql.insert(entries)
     sql.insert([transaction])  # behind its entries: a transaction without any is refused where it is written
+    rates_of(entries, at=at)
     moved: dict[tuple[int, str, int | None], Decimal] = defaultdict(lambda: ZERO)
     for code, broker_id, amount in legs:
         if code == Code.CASH:

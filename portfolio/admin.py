@@ -18,15 +18,18 @@ from portfolio.models import (
     BrokerPosition,
     CashBalance,
     CorporateAction,
+    DailyValue,
     DayEndStep,
     DaySnapshot,
     Entitlement,
+    Flow,
     LedgerEntry,
     LedgerTransaction,
     Lot,
     LotPolicy,
     ModelPortfolio,
     Position,
+    PostingRate,
     Rebalance,
     RebalanceLine,
     RebalancePart,
@@ -396,3 +399,32 @@ class DaySnapshotAdmin(Facts):
     list_filter = ["account"]
     list_select_related = ["account"]
     ordering = ["-day"]
+
+
+@admin.register(DailyValue)
+class DailyValueAdmin(Facts):
+    """What accounts were worth on days."""
+
+    list_display = ["account", "day", "currency", "equity", "cash", "value", "unrealized", "unpriced", "stale", "at"]
+    list_filter = ["account"]
+    list_select_related = ["account"]
+    ordering = ["-day", "account"]
+
+
+@admin.register(Flow)
+class FlowAdmin(Facts):
+    """Cash from outside, or to it, with what accounts were worth before."""
+
+    list_display = ["at", "account", "amount", "equity_before"]
+    list_filter = ["account"]
+    list_select_related = ["account"]
+    ordering = ["-at"]
+
+
+@admin.register(PostingRate)
+class PostingRateAdmin(Facts):
+    """Rates that postings were worth as they were booked."""
+
+    list_display = ["at", "currency", "base_currency", "rate"]
+    list_filter = ["currency"]
+    ordering = ["-id"]

@@ -21,6 +21,7 @@ from oms.runtime.rest import (
     DecimalText,
     Strict,
     body_of,
+    date_parameter,
     listed,
     page_of,
     page_out,
@@ -38,7 +39,9 @@ from portfolio.domain.entitlement import DUE_BILL, RETURN_CLAIM
 from portfolio.domain.matching import POOL, SAME_DAY, THIRTY_DAYS
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS
 from portfolio.domain.settling import MARKS, STATES
+from portfolio.domain.valuation import BROKER, MID, POLICIES, STRATEGY, SYMBOL
 from portfolio.models import Account
+from portfolio.valuing import performance_out, valuation_out
 
 
 class AccountIn(Strict):
@@ -50,6 +53,9 @@ class AccountIn(Strict):
     lot_method = serializers.ChoiceField(choices=METHODS, required=False, default=FIFO)
     commissions = serializers.ChoiceField(choices=COMMISSIONS, required=False, default=EXPENSED)
     wash_sales = serializers.BooleanField(required=False, default=False)
+    valued_at = serializers.ChoiceField(
+        choices=POLICIES, required=False, default=MID, help_text="The middle of the market, or what closing brings."
+    )
 
 
 class LotPolicyIn(Strict):
@@ -82,6 +88,7 @@ class AccountOut(serializers.Serializer):  # type: ignore[type-arg]
     commissions = serializers.ChoiceField(choices=COMMISSIONS)
     wash_sales = serializers.BooleanField()
     status = serializers.ChoiceField(choices=["open", "closed"])
+    valued_at = serializers.ChoiceField(choices=POLICIES)
     created_at = serializers.DateTimeField()
 
 
@@ -705,3 +712,129 @@ class CorporateActionPreview(Api):
         """Show what every account is entitled to, and change nothing."""
         body_of(request, NothingIn)
         return Response(entitlements_out(corporate.preview(queries.corporate_action(parse_id(id)))))
+
+
+class ValuePartOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A part of an account at the market, in the account's currency. `key` is null for what has no strategy."""
+
+    key = serializers.CharField(allow_null=True)
+    value = DecimalText()
+    cost = DecimalText()
+    unrealized = DecimalText()
+    day = DecimalText()
+    positions = serializers.IntegerField()
+    unpriced = serializers.IntegerField()
+    stale = serializers.IntegerField()
+    unrated = serializers.ListField(child=serializers.CharField())
+
+
+class ValuationOut(serializers.Serializer):  # type: ignore[type-arg]
+    """An account at the market, in its own currency. `unpriced` positions and `unrated` currencies are left out of the sums,
+    which makes the equity null; `stale` ones count at an old price."""
+
+    account = serializers.CharField()
+    currency = serializers.CharField()
+    valued_at = serializers.ChoiceField(choices=POLICIES)
+    at = serializers.DateTimeField()
+    equity = DecimalText(allow_null=True)
+    cash = DecimalText(allow_null=True)
+    value = DecimalText()
+    cost = DecimalText()
+    unrealized = DecimalText()
+    day = DecimalText(help_text="Since the UTC day began.")
+    month = DecimalText(allow_null=True, help_text="Growth of equity less flows since the UTC month began.")
+    realized = DecimalText(allow_null=True, help_text="Each posting at the rate of its day; null where one had none.")
+    positions = serializers.IntegerField()
+    unpriced = serializers.IntegerField()
+    stale = serializers.IntegerField()
+    unrated = serializers.ListField(child=serializers.CharField())
+    parts = ValuePartOut(many=True)
+
+
+class Valuation(Api):
+    """GET accounts/{code}/valuation."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        parameters=[OpenApiParameter("by", enum=[BROKER, SYMBOL, STRATEGY])],
+        responses={200: ValuationOut, **problems(400, 404)},
+    )
+    def get(self, request: Request, code: str) -> Response:
+        """Show what an account is worth now, whole or split by broker, symbol or strategy."""
+        refuse_unknown_parameters(request, ("by",))
+        account, at = account_of(request, code, self.now()), self.now()
+        by = text_parameter(request, "by", choices=(BROKER, SYMBOL, STRATEGY)) or ""
+        return Response(valuation_out(account, by=by, at=at))
+
+
+class DrawdownOut(serializers.Serializer):  # type: ignore[type-arg]
+    """The deepest fall of growth, as a part of its peak."""
+
+    depth = DecimalText()
+    peak_at = serializers.DateTimeField()
+    trough_at = serializers.DateTimeField()
+    recovered_at = serializers.DateTimeField(allow_null=True)
+
+
+class CurvePointOut(serializers.Serializer):  # type: ignore[type-arg]
+    """Equity, growth of one unit since the beginning without flows, and how far that lies below its highest."""
+
+    at = serializers.DateTimeField()
+    equity = DecimalText()
+    index = DecimalText()
+    drawdown = DecimalText()
+
+
+class FlowOut(serializers.Serializer):  # type: ignore[type-arg]
+    """A deposit (above zero) or a withdrawal, in the account's currency at the rate of its moment."""
+
+    at = serializers.DateTimeField()
+    amount = DecimalText()
+
+
+class _PerformanceOut(serializers.Serializer):  # type: ignore[type-arg]
+    """How an account did. Rates are parts of one: 0.05 is five percent. Null is what is not known: without any worth, with a
+    flow that had no rate (`unknown_flows`), or over less than a year for the yearly time-weighted rate."""
+
+    account = serializers.CharField()
+    currency = serializers.CharField()
+    to = serializers.DateField()
+    start_equity = DecimalText(allow_null=True)
+    end_equity = DecimalText(allow_null=True)
+    deposits = DecimalText()
+    withdrawals = DecimalText()
+    gain = DecimalText(allow_null=True)
+    time_weighted = DecimalText(allow_null=True)
+    time_weighted_annual = DecimalText(allow_null=True)
+    money_weighted_annual = DecimalText(allow_null=True)
+    max_drawdown = DrawdownOut(allow_null=True)
+    unknown_flows = serializers.IntegerField()
+    missing_days = serializers.IntegerField(help_text="Days whose worth was not known.")
+    curve = CurvePointOut(many=True)
+    flows = FlowOut(many=True)
+
+
+PerformanceOut = type(
+    "PerformanceOut",
+    (_PerformanceOut,),
+    {"from": serializers.DateField(allow_null=True), "__doc__": _PerformanceOut.__doc__, "__module__": __name__},
+)
+"""`from` is a word that Python keeps for itself."""
+
+
+class Performance(Api):
+    """GET accounts/{code}/performance."""
+
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        parameters=[OpenApiParameter("from", OpenApiTypes.DATE), OpenApiParameter("to", OpenApiTypes.DATE)],
+        responses={200: PerformanceOut, **problems(400, 404)},
+    )
+    def get(self, request: Request, code: str) -> Response:
+        """Show time- and money-weighted returns, the deepest drawdown and the equity curve, by the values of days."""
+        refuse_unknown_parameters(request, ("from", "to"))
+        account, at = account_of(request, code, self.now()), self.now()
+        start, end = date_parameter(request, "from"), date_parameter(request, "to")
+        return Response(performance_out(account, start=start, end=end, at=at))

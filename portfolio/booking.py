@@ -19,6 +19,7 @@ from portfolio.domain.posting import Line, fee_lines, trade_lines
 from portfolio.domain.versions import BUST, Folded, TradeRow, add, change, fold, match_again
 from portfolio.loading import State, load, trade_rows
 from portfolio.models import LedgerEntry, LedgerTransaction, Lot, Trade
+from portfolio.rates import keep_rates
 from portfolio.rematching import Kin, applied_actions, rematch, tied
 from portfolio.settlement import Instruction, instruct
 
@@ -218,6 +219,7 @@ def _write_facts(postings: Sequence[_Posting], at: datetime) -> None:
     sql.insert_values(Trade, TRADE, trades)
     sql.insert_values(LedgerEntry, ENTRY, entries)
     sql.insert_values(LedgerTransaction, TRANSACTION, transactions)
+    keep_rates([(e[1], e[2], e[4]) for e in entries], at=at)
 
 
 def _write_settlements(postings: Sequence[_Posting]) -> None:

@@ -45,6 +45,7 @@ from portfolio.domain.families import (
     TYPES,
 )
 from portfolio.models import Account, CorporateAction, Entitlement, LedgerEntry, LedgerTransaction
+from portfolio.rates import rates_of
 from portfolio.rematching import Kin, Lines, Posting, applied_actions, fold, lines_of, rematch, tied
 
 SOURCE = rematching.SOURCE
@@ -512,6 +513,7 @@ def _pay(action: CorporateAction, reason: str, *, actor: Actor, at: datetime, no
     sql.insert(entries)
     sql.insert(transactions)
     sql.insert(entitlements)
+    rates_of(entries, at=at)
     add_cash({(a, action.currency, b): v for a, parts in changes.items() for b, v in parts.items()})
     journal.append(events, actor=actor, at=at)
 

@@ -15,6 +15,7 @@ from portfolio.domain.policies import COMMISSIONS, EXPENSED, METHODS
 from portfolio.domain.profiles import judge_profile
 from portfolio.domain.settling import OPEN, PENDING, SETTLED, STATES
 from portfolio.domain.targets import parse_targets
+from portfolio.domain.valuation import MID, POLICIES
 
 
 class Account(models.Model):
@@ -28,6 +29,7 @@ class Account(models.Model):
     name = models.CharField(max_length=80, blank=True)
     base_currency = models.CharField(max_length=12)
     lot_method = models.CharField(max_length=12, default="fifo")
+    valued_at = models.CharField(max_length=8, choices=[(p, p) for p in POLICIES], default=MID, db_default=MID)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.OPEN)
     created_at = models.DateTimeField(auto_now_add=True)
     history = HistoricalRecords()
@@ -103,6 +105,71 @@ class Strategy(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+class PostingRate(models.Model):
+    """The rate from a posting's currency to its account's own as it was booked: an append-only fact. Null: none was to be had."""
+
+    transaction = models.ForeignKey("LedgerTransaction", models.PROTECT, related_name="rates", db_index=False)
+    currency = models.CharField(max_length=12)
+    base_currency = models.CharField(max_length=12)
+    rate = ExactField(null=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["transaction", "currency"], name="posting_rate_unique"),
+            *bounded("posting_rate", positive=("rate",)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.currency}/{self.base_currency}"
+
+
+class Flow(models.Model):
+    """Cash that came into an account or left it from outside, in its own currency, with what it was worth just before: an
+    append-only fact. Null where a rate or a price was missing."""
+
+    transaction = models.OneToOneField("LedgerTransaction", models.PROTECT, primary_key=True)
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    at = models.DateTimeField()
+    amount = ExactField(null=True)  # in above zero
+    equity_before = ExactField(null=True)
+
+    class Meta:
+        constraints = bounded("flow", any_sign=("amount", "equity_before"))
+        indexes = [models.Index(fields=["account", "at"], name="flow_account")]
+
+    def __str__(self) -> str:
+        return f"{self.amount} at {self.at}"
+
+
+class DailyValue(models.Model):
+    """What an account was worth on a UTC day, in its own currency, as it was looked at last that day."""
+
+    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
+    day = models.DateField()
+    at = models.DateTimeField()
+    currency = models.CharField(max_length=12)
+    equity = ExactField(null=True)  # null where anything held has no price or no rate
+    cash = ExactField(null=True)
+    value = ExactField()  # of what has a price
+    unrealized = ExactField()
+    unpriced = models.IntegerField(default=0)
+    stale = models.IntegerField(default=0)
+    unrated = models.JSONField(default=list)  # currencies without a rate
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "day"], name="daily_value_unique"),
+            models.CheckConstraint(
+                condition=models.Q(equity=None) | models.Q(unpriced=0, cash__isnull=False), name="daily_value_whole"
+            ),
+            *bounded("daily_value", any_sign=("equity", "cash", "value", "unrealized")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} on {self.day}"
 
 
 class ModelPortfolio(models.Model):

@@ -30,7 +30,10 @@ from portfolio.balances import add_cash
 from portfolio.booking import book
 from portfolio.domain.policies import COMMISSIONS, EXPENSED, FIFO, METHODS, PLAIN, POOLED, Policy
 from portfolio.domain.posting import Line, transfer_lines
+from portfolio.domain.valuation import MID
 from portfolio.models import Account, AccountGrant, BrokerLink, LedgerEntry, LedgerTransaction, LotPolicy
+from portfolio.rates import rates_of
+from portfolio.valuing import equities_now, keep_flows
 
 TRANSFER_KINDS = ("deposit", "withdrawal", "journal")
 LEAVING, ARRIVING = "transfer", "transfer_in"
@@ -139,7 +142,11 @@ class _Posted:
 
 
 def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime) -> list[UUID]:
-    """Write transactions of cash with their entries, balances and events; return their ids."""
+    """Write transactions of cash with their entries, balances and events; return their ids.
+
+    All of it comes from outside of the accounts, or leaves them: what they are worth just before it is kept beside.
+    """
+    worth = equities_now(sorted({p.account.id for p in postings}), at=at)
     transactions, entries, events = [], [], []
     changes: dict[tuple[int, str, int | None], Decimal] = defaultdict(lambda: ZERO)
     for p in postings:
@@ -164,7 +171,15 @@ def _post(postings: Sequence[_Posted], kind: str, *, actor: Actor, at: datetime)
         events.append(Entry(account_stream(p.account.code), kind, str(transaction.id), body, "cash"))
     sql.insert(entries)
     sql.insert(transactions)  # behind their entries: a transaction without any is refused where it is written
+    rates_of(entries, at=at)
     add_cash(changes)
+    outside = [
+        (t.id, p.account.id, line.currency, line.amount)
+        for t, p in zip(transactions, postings, strict=True)
+        for line in p.lines
+        if line.code == "cash"
+    ]
+    keep_flows(outside, worth, at=at)
     journal.append(events, actor=actor, at=at)
     return [t.id for t in transactions]
 
@@ -204,6 +219,7 @@ def open_account(
     lot_method: str = FIFO,
     commissions: str = EXPENSED,
     wash_sales: bool = False,
+    valued_at: str = MID,
     actor: Actor,
     at: datetime,
 ) -> Account:
@@ -213,7 +229,9 @@ def open_account(
     """
     policy = _judge_policy(Policy(date.min, lot_method, commissions, wash_sales))
     with refine(portfolio_account_code_key=Conflict("account_exists", "There is an account of that code.")):
-        account = Account.objects.create(code=code, name=name, base_currency=base_currency, lot_method=lot_method)
+        account = Account.objects.create(
+            code=code, name=name, base_currency=base_currency, lot_method=lot_method, valued_at=valued_at
+        )
     if policy != PLAIN:
         _keep_policy(account, policy, "opened with it")
     for broker in Broker.objects.order_by("id"):

@@ -20,6 +20,7 @@ from portfolio.domain.lots import LiveTrade, OpenLot, notional
 from portfolio.domain.matching import Closure, Matching, is_long_term
 from portfolio.domain.policies import PLAIN, POOLED, Policies, Policy
 from portfolio.domain.settling import OPEN
+from portfolio.domain.valuation import MID
 from portfolio.domain.versions import live_trades
 from portfolio.loading import policies_of, trades_of
 from portfolio.models import Account, CorporateAction, LedgerEntry, Lot, LotPolicy, Settlement
@@ -52,6 +53,7 @@ def account_out(account: Account, *, at: datetime) -> dict[str, Any]:
         "commissions": policy.commissions,
         "wash_sales": policy.wash_sales,
         "status": account.status,
+        "valued_at": account.valued_at,
         "created_at": rfc3339(account.created_at),
     }
 
@@ -76,8 +78,8 @@ def lot_policies_of(account_id: int) -> list[dict[str, Any]]:
 
 
 _POSITION = (
-    "SELECT p.account_id, p.instrument_id, p.quantity, p.cost, p.realized, p.fees, p.day, p.day_quantity, p.day_amount "
-    "FROM portfolio_position p "
+    "SELECT p.account_id, p.instrument_id, p.quantity, p.cost, p.realized, p.fees, p.day, p.day_quantity, p.day_amount, "
+    "a.valued_at FROM portfolio_position p JOIN portfolio_account a ON a.id = p.account_id "
 )
 
 
@@ -100,8 +102,9 @@ def positions_of(account_id: int) -> list[dict[str, Any]]:
 def positions_by_broker(account_id: int) -> list[dict[str, Any]]:
     """Return what each broker holds of an account, at the account's average cost; realised P&L is the account's own."""
     rows = sql.rows(
-        "SELECT b.broker_id, b.quantity AS held, p.* FROM portfolio_brokerposition b "
+        "SELECT b.broker_id, b.quantity AS held, a.valued_at, p.* FROM portfolio_brokerposition b "
         "JOIN portfolio_position p ON p.account_id = b.account_id AND p.instrument_id = b.instrument_id "
+        "JOIN portfolio_account a ON a.id = b.account_id "
         "WHERE b.account_id = %s ORDER BY b.instrument_id, b.broker_id",
         [account_id],
     )
@@ -136,9 +139,9 @@ def _valued(rows: Iterable[dict[str, Any]]) -> dict[tuple[int, int], dict[str, A
 
 
 def _position(row: dict[str, Any], instrument: Any, quote: QuoteRef | None, now: datetime) -> dict[str, Any]:
-    """Value one position at the mid; without a quote the price and what hangs on it are null, never zero."""
+    """Value one position as its account is valued; without a quote the price and what hangs on it are null, never zero."""
     quantity, cost = row["quantity"], row["cost"]
-    price = quote.mid if quote else None
+    price = _price(quote, row["valued_at"], quantity) if quote else None
     value = None if price is None else (quantity * price).quantize(PLACES)
     day = None
     if quote is not None and price is not None:
@@ -160,6 +163,13 @@ def _position(row: dict[str, Any], instrument: Any, quote: QuoteRef | None, now:
         "price_at": rfc3339_or_none(quote.at if quote else None),
         "stale": quote is None or now - quote.at > STALE_AFTER,
     }
+
+
+def _price(quote: QuoteRef, valued_at: str, quantity: Decimal) -> Decimal:
+    """Return the middle of the market, or what closing brings: the bid of a long, the ask of a short."""
+    if valued_at == MID:
+        return quote.mid
+    return quote.bid if quantity >= 0 else quote.ask
 
 
 def balances_of(account_id: int) -> list[dict[str, Any]]:

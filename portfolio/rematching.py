@@ -24,6 +24,7 @@ from portfolio.domain.policies import Policies
 from portfolio.domain.versions import TradeRow, live_trades
 from portfolio.loading import policies_of, trades_of
 from portfolio.models import Account, CorporateAction, Entitlement, LedgerEntry, LedgerTransaction, Lot
+from portfolio.rates import rates_of
 
 Pair = tuple[int, int]
 SOURCE, MATCHED_AGAIN = "corporate", "rematch"
@@ -287,6 +288,7 @@ def _write(postings: Sequence[Posting], *, at: datetime, note: str) -> None:
     sql.insert(entries)
     sql.insert(transactions)
     sql.insert(entitlements)
+    rates_of(entries, at=at)
 
 
 def _write_positions(kin: Sequence[Kin], families: Sequence[Family], postings: Sequence[Posting]) -> None:

@@ -15,6 +15,8 @@ urlpatterns = [
     path("accounts/<str:code>/settlements", api.Settlements.as_view()),
     path("accounts/<str:code>/settlement-ladder", api.SettlementLadder.as_view()),
     path("accounts/<str:code>/settlements/<str:id>", api.SettlementMark.as_view()),
+    path("accounts/<str:code>/valuation", api.Valuation.as_view()),
+    path("accounts/<str:code>/performance", api.Performance.as_view()),
     path("accounts/<str:code>/pnl", api.Pnl.as_view()),
     path("accounts/<str:code>/transfers", api.Transfers.as_view()),
     path("accounts/<str:code>/transfers/<str:id>/reverse", api.TransferReversal.as_view()),

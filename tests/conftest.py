@@ -132,6 +132,7 @@ def _make_desk(users: Any) -> Desk:
     from orders.queries import forget_codes
     from portfolio import operations as portfolio
     from portfolio.models import Account, AccountGrant, BrokerLink
+    from portfolio.rates import forget_bases
     from risk.models import Limit
     from risk.queries import forget_rules
     from routing import queries as routing
@@ -140,6 +141,7 @@ def _make_desk(users: Any) -> Desk:
     routing.forget()
     forget_codes()
     forget_rules()
+    forget_bases()
     scripted.BOOKS.clear()
     adapters._abilities.clear()
     adapters.forget()  # the ids of brokers come again where a test restarts the sequences

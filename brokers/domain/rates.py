@@ -2,18 +2,27 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Protocol
 
-from brokers.domain.reference import InstrumentRef, QuoteRef
+from brokers.domain.reference import InstrumentRef
 
 BRIDGE = "USD"
 """The currency that two others are joined through when no pair joins them."""
 PAIRS = frozenset({"fx", "crypto"})
 
 
+class Middle(Protocol):
+    """A market with a middle."""
+
+    @property
+    def mid(self) -> Decimal:
+        """Return the middle between bid and ask."""
+
+
 class Rates:
     """Converts amounts by the mid prices of fx and crypto pairs, either way round, or in two steps through USD."""
 
-    def __init__(self, quotes: Mapping[int, QuoteRef], instruments: Mapping[int, InstrumentRef]) -> None:
+    def __init__(self, quotes: Mapping[int, Middle], instruments: Mapping[int, InstrumentRef]) -> None:
         self._mids: dict[tuple[str, str], Decimal] = {}
         for instrument_id, quote in sorted(quotes.items()):
             pair = instruments.get(instrument_id)

@@ -6,7 +6,7 @@ a caller may get wrong raises a `DomainError`; `oms.runtime.problems` turns it i
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -75,6 +75,17 @@ def time_parameter(request: Request, name: str) -> datetime | None:
     """Return an RFC 3339 time from the query, in UTC."""
     value = request.query_params.get(name)
     return parse_time(value, field=name) if value else None
+
+
+def date_parameter(request: Request, name: str) -> date | None:
+    """Return a day from the query, None when absent."""
+    value = request.query_params.get(name)
+    if not value:
+        return None
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise Invalid("not_a_date", "Use a day like 2026-01-31.", field=name) from None
 
 
 def flag_parameter(request: Request, name: str) -> bool | None:

@@ -373,7 +373,7 @@ class RebalanceCancel(_Step):
 class ModelPortfolios(Api):
     """GET and POST model-portfolios."""
 
-    permission_classes = [acting("trader", "ops", "risk")]
+    permission_classes = [acting("ops", "risk")]
 
     @extend_schema(responses={200: listed(ModelOut), **problems(400)})
     def get(self, request: Request) -> Response:

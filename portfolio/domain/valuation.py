@@ -52,6 +52,11 @@ class Price(NamedTuple):
     at: datetime
     day_open: Decimal
 
+    @property
+    def mid(self) -> Decimal:
+        """Return the middle between bid and ask."""
+        return (self.bid + self.ask) / TWO
+
 
 class Total:
     """Sums over holdings of one key; `unpriced` are those left out of them."""

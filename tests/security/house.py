@@ -325,6 +325,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("GET", "accounts/{code}/pnl"): Row(place="account"),
     ("GET", "accounts/{code}/balances"): Row(place="account"),
+    ("GET", "accounts/{code}/valuation"): Row(place="account"),
+    ("GET", "accounts/{code}/performance"): Row(place="account"),
     ("POST", "accounts/{code}/transfers"): Row(
         frozenset({"ops"}),
         "account",
@@ -342,9 +344,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "rebalances/{id}/execute"): Row(frozenset({"trader"}), "rebalance", {}),
     ("POST", "rebalances/{id}/cancel"): Row(frozenset({"trader"}), "rebalance", {}),
     ("GET", "model-portfolios"): Row(),
-    ("POST", "model-portfolios"): Row(
-        frozenset({"trader", "ops", "risk"}), body={"code": "HALF", "targets": {"AAPL": "0.5"}}
-    ),
+    ("POST", "model-portfolios"): Row(frozenset({"ops", "risk"}), body={"code": "HALF", "targets": {"AAPL": "0.5"}}),
     ("GET", "accounts/{code}/rebalance-rule"): Row(place="account"),
     ("POST", "accounts/{code}/rebalance-rule"): Row(frozenset({"ops", "risk"}), "account", {"every": "never"}),
     ("GET", "corporate-actions"): Row(),

@@ -201,7 +201,7 @@ ALLOWED = {
     "risk/locates": {"day"},
     "risk/compliance/rules": {"effective_to"},
     "risk/halts": {"cancel_open"},
-    "accounts": {"name", "lot_method", "commissions", "wash_sales"},
+    "accounts": {"name", "lot_method", "commissions", "wash_sales", "valued_at"},
     "accounts/{code}/lot-policies": {"commissions", "wash_sales"},
     "accounts/{code}/transfers": {"to", "broker"},
     "statements": {"name", "file", "profile", "as_of", "since", "partial"},

@@ -16,16 +16,19 @@ from django.db import InterfaceError, OperationalError, connection
 
 from brokers.operations import sample_bars, sample_ticks
 from orders import operations as desk
-from portfolio.marking import mark
+from portfolio.marking import Marker
 
 INTERVAL_SECONDS = 0.25
 GUARD_SECONDS = 1.0
+MARK_SECONDS = 0.1
+"""A quote is on the screens within a quarter of a second; marks have a thread of their own, so that nothing else holds them up."""
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
 log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
-    """Four times a second: orders and slices whose price or time has come, then quotes that moved and the positions they move."""
+    """Four times a second: orders and slices whose price or time has come. Ten times a second: quotes that moved, and the positions
+    that they move."""
 
     help = "Trigger what the desk watches, engage automatic halts, push live P&L. Safe to run twice."
 
@@ -34,7 +37,8 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        seen: dict[int, datetime] = {}
+        marks = threading.Thread(target=self._mark, args=(stop,), name="marks", daemon=True)
+        marks.start()
         guarded = 0.0
         while not stop.wait(INTERVAL_SECONDS):
             try:
@@ -50,10 +54,26 @@ class Command(BaseCommand):
                     self._try("allocation_failed", desk.advance_blocks)
                     self._try("rebalance_failed", desk.advance_rebalances)
                 sample_ticks()
-                seen = mark(seen)
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
                 connection.close()
+        marks.join(5.0)
+
+    @staticmethod
+    def _mark(stop: threading.Event) -> None:
+        """Keep the live book and tell the screens; after any trouble begin with a new one."""
+        marker = Marker()
+        while not stop.wait(MARK_SECONDS):
+            try:
+                marker.look(at=datetime.now(UTC))
+            except (OperationalError, InterfaceError) as error:
+                log.warning("database_lost", error=str(error).strip())
+                connection.close()
+                marker = Marker()
+            except Exception:
+                log.exception("marks_failed")
+                marker = Marker()
+        connection.close()
 
     @staticmethod
     def _try(trouble: str, work: Callable[..., object]) -> None:
