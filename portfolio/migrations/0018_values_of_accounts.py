@@ -11,7 +11,7 @@ from oms.runtime.triggers import append_only
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("portfolio", "0016_rebalances"),
+        ("portfolio", "0017_stage_lines_quickly"),
     ]
 
     operations = [
