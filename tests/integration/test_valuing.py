@@ -156,7 +156,7 @@ def test_the_live_book_tells_what_moved_and_only_that(desk: Desk, monkeypatch: p
     assert marker.look(at=desk.at) == 2
     told.clear()
     assert marker.look(at=desk.at) == 0
-    desk.later(1)
+    desk.later(0.001)
     desk.quote("AAPL", "104.99", "105.01")
     assert marker.look(at=desk.at) == 1
     [(account, frame)] = told
@@ -165,7 +165,7 @@ def test_the_live_book_tells_what_moved_and_only_that(desk: Desk, monkeypatch: p
     assert frame["totals"]["unrealized"] == "498.8"  # with the MSFT that did not move
     assert (frame["totals"]["positions"], frame["totals"]["unpriced"], frame["totals"]["stale"]) == (2, 0, 0)
     hold(desk, "buy 100 AAPL")  # what is held of it is looked at again with its next price
-    desk.later(1)
+    desk.later(0.001)
     desk.quote("AAPL", "105.99", "106.01")
     told.clear()
     assert marker.look(at=desk.at) == 1
