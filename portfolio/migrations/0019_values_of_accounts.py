@@ -11,7 +11,7 @@ from oms.runtime.triggers import append_only
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("portfolio", "0017_stage_lines_quickly"),
+        ("portfolio", "0018_ends_of_days"),
     ]
 
     operations = [
