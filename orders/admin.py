@@ -27,8 +27,10 @@ from orders.models import (
     ChildOrder,
     Confirmation,
     Execution,
+    GroupLeg,
     IdempotencyKey,
     Order,
+    OrderGroup,
     ParkedReport,
     SendBudget,
     Submission,
@@ -332,6 +334,24 @@ class AlgoSliceAdmin(Facts):
     list_display = ["order", "number", "due_at", "planned_quantity", "state", "quantity", "detail"]
     list_filter = ["state"]
     list_select_related = ["order"]
+
+
+class GroupLegPart(Part):
+    """The orders of a group."""
+
+    model = GroupLeg
+    fields = ["order", "role", "quantity"]
+
+
+@admin.register(OrderGroup)
+class OrderGroupAdmin(Facts):
+    """Orders that follow each other, and what keeps a group from standing as it should."""
+
+    list_display = ["key", "kind", "account", "partial_fills", "excess", "problem", "due_at"]
+    list_filter = ["kind", ("due_at", admin.EmptyFieldListFilter)]
+    search_fields = ["key"]
+    list_select_related = ["account"]
+    inlines = [GroupLegPart]
 
 
 @admin.register(SendBudget)
