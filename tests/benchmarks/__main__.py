@@ -25,6 +25,7 @@ from tests.benchmarks import (
     flat,
     learning,
     lists,
+    optimiser,
     orderpath,
     quality,
     reconciliation,
@@ -32,14 +33,15 @@ from tests.benchmarks import (
     routing,
     screens,
     setbased,
+    valuation,
 )
 from tests.benchmarks.desk import ROOT, Desk, say
 
 DESK_PARTS = ("batch", "single", "rest", "flat", "screens")
-ALONE = ("routing", "learning")
+ALONE = ("routing", "learning", "valuation", "optimiser")
 """The desk is frozen meanwhile."""
 BASELINES = ("setbased", "naive", "bare")
-AFTERWARDS = ("reconcile", "lists", "quality")
+AFTERWARDS = ("reconcile", "marks", "lists", "quality")
 """Fill the desk's tables, so that they come after all that writes to them."""
 PARTS = (*DESK_PARTS, *ALONE, *BASELINES, *AFTERWARDS)
 
@@ -100,6 +102,10 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
         yield "routing", lambda: routing.measure(desk)
     if "learning" in wanted:
         yield "learning", learning.measure
+    if "valuation" in wanted:
+        yield "valuation", valuation.measure
+    if "optimiser" in wanted:
+        yield "optimiser", optimiser.measure
     if life is not None:
         yield "setbased", lambda: setbased.measure(desk, life)
     if "naive" in wanted or "bare" in wanted:
@@ -116,6 +122,8 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
             ),
         )
     desk.resume()
+    if "marks" in wanted:
+        yield "marks", lambda: valuation.to_the_screen(desk)
     if "lists" in wanted:
         yield "lists", lambda: lists.measure(desk, options.listed)
     if "quality" in wanted:

@@ -86,6 +86,13 @@ GOALS = (
     ("quality, slowest report, ms", ("quality", "slowest_report_ms"), None, "<=", 300),
     ("quality, rebuild, s", ("quality", "rebuilt_in_seconds"), None, "<=", 30),
     ("reconcile, seconds", ("reconcile", "seconds"), None, "<=", 10),
+    ("valuation, a tick, us", ("valuation", "tick_us"), None, "<=", 50),
+    ("valuation, full book, ms", ("valuation", "full_book_ms"), None, "<=", 20),
+    ("marks, quote to screen p95, ms", ("marks", "p95_ms"), None, "<=", 250),
+    ("optimiser, 3,000 names, s", ("optimiser", "seconds_3000"), None, "<=", 0.5),
+    ("optimiser, 3,000 names, dear, s", ("optimiser", "seconds_3000_dear"), None, "<=", 0.5),
+    ("optimiser, 10,000 names, s", ("optimiser", "seconds_10000"), None, "<=", 3),
+    ("optimiser, 10,000 names, dear, s", ("optimiser", "seconds_10000_dear"), None, "<=", 3),
     ("screens, p99, ms", ("screens", "p99_ms"), None, "<=", 100),
     ("screens, frames seen / sent", ("screens", "frames_seen"), ("screens", "frames_sent"), ">=", 1),
 )  # fmt: skip
