@@ -10,6 +10,7 @@ from django.conf import settings
 
 from brokers.adapters.hosting import expected
 from brokers.domain.calendars import SATURDAY, Calendar
+from brokers.domain.fees import EXTENDED, REGULAR
 from brokers.domain.reference import BrokerRef, InstrumentRef, ListingRef, QuoteRef
 from brokers.domain.settlement import CURRENCY_CALENDARS, euro_bank_holiday, settles_on, us_bank_holiday, value_date
 from brokers.models import Broker, FeeSchedule, Instrument, Listing
@@ -162,6 +163,13 @@ def session_end(instrument_id: int, at: datetime) -> datetime | None:
     """Return when the session of an instrument's exchange closes that is open at a time; None where no hours are kept."""
     kept = hours(instrument_id)
     return kept.end_of_session(at) if kept else None
+
+
+def session_of(instrument_id: int, at: datetime) -> str:
+    """Return whether a time lies in the exchange's session or outside of it, as fee schedules tell them apart; what has no
+    calendar never closes."""
+    calendar = hours(instrument_id)
+    return REGULAR if calendar is None or calendar.is_open(at) else EXTENDED
 
 
 def hours(instrument_id: int) -> Calendar | None:

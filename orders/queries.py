@@ -1,7 +1,7 @@
 """Reads of orders, in the shape that REST and screens show."""
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -424,3 +424,38 @@ def resting(account_ids: Sequence[int]) -> list[Resting]:
     force and asked for, None at the market. What the desk still watches or holds, or works without a slice at
     a broker now, rests nowhere."""
     return [Resting(*row) for row in sql.run(_RESTING, [list(account_ids), _MAY_REST])]
+
+
+_VARIANCE = """
+WITH bills AS (
+  SELECT e.*, r.fee_items AS old_items, r.broker_execution_id LIKE 'bill-%%' AS again,
+    EXISTS (SELECT 1 FROM orders_execution n WHERE n.ref_id = e.id AND n.broker_execution_id LIKE 'bill-%%') AS overtaken
+  FROM orders_execution e JOIN orders_execution r ON r.id = e.ref_id
+  WHERE e.kind = 'correct' AND e.broker_execution_id LIKE 'bill-%%'
+    AND e.executed_at >= coalesce(%(start)s::timestamptz, '-infinity') AND e.executed_at < coalesce(%(end)s::timestamptz, 'infinity')
+), items AS (
+  SELECT b.broker_id, b.id, i->>'currency' AS currency, (i->>'amount')::numeric AS billed, 0::numeric AS accrued
+  FROM bills b CROSS JOIN jsonb_array_elements(b.fee_items) i WHERE NOT b.overtaken
+  UNION ALL SELECT b.broker_id, NULL, i->>'currency', 0, (i->>'amount')::numeric
+  FROM bills b CROSS JOIN jsonb_array_elements(b.old_items) i WHERE NOT b.again
+)
+SELECT broker_id, currency, sum(accrued) AS accrued, sum(billed) AS billed, count(DISTINCT id) AS executions
+FROM items GROUP BY broker_id, currency ORDER BY broker_id, currency
+"""
+
+
+def fee_variance(*, start: datetime | None = None, end: datetime | None = None) -> list[dict[str, Any]]:
+    """Return by broker and currency what was accrued for executions that were billed since, what was billed, and by how much
+    that is more; of executions done from `start` until before `end`."""
+    codes = brokers.brokers()
+    return [
+        {
+            "broker": codes[r["broker_id"]].code,
+            "currency": r["currency"],
+            "executions": r["executions"],
+            "accrued": text(r["accrued"]),
+            "billed": text(r["billed"]),
+            "variance": text(r["billed"] - r["accrued"]),
+        }
+        for r in sql.rows(_VARIANCE, {"start": start, "end": end})
+    ]

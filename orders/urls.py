@@ -3,6 +3,7 @@
 from django.urls import path
 
 from orders.api import blocks, corporate, halts, liquidations, manual, orders, rebalances, reconciling
+from orders.api.fees import FeeVariance
 from orders.api.signals import Signals
 
 urlpatterns = [
@@ -24,6 +25,7 @@ urlpatterns = [
     path("orders/<str:id>/executions", orders.OrderExecutions.as_view()),
     path("orders/<str:id>/events", orders.OrderEvents.as_view()),
     path("orders/<str:id>/routing", orders.OrderRouting.as_view()),
+    path("fees/variance", FeeVariance.as_view()),
     path("signals", Signals.as_view()),
     path("executions", orders.Executions.as_view()),
     path("executions/<str:id>/bust", manual.ExecutionBust.as_view()),

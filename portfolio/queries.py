@@ -1,7 +1,7 @@
 """Reads of accounts, positions, cash and the ledger."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from brokers import queries as market
+from brokers.domain.fees import Done
 from brokers.domain.reference import QuoteRef
 from oms.kernel.decimals import EXACT, ZERO, money, text, text_or_none
 from oms.kernel.errors import NotFound
@@ -213,6 +214,25 @@ def month_so_far(account_id: int, broker_id: int, asset_class: str, at: datetime
         [asset_class, start, end, broker_id, account_id],
     ).fetchone()
     return (row[0], row[1]) if row else (ZERO, ZERO)
+
+
+class Months:
+    """What accounts did at brokers in the month of a time, asked for at most once each: for fees that depend on it."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+        self._known: dict[tuple[int, int, str], Done] = {}
+
+    def of(self, account_id: int, asset_class: str) -> Callable[[int], Done]:
+        """Return what tells of one account and asset class by broker."""
+
+        def at_broker(broker_id: int) -> Done:
+            key = (account_id, broker_id, asset_class)
+            if key not in self._known:
+                self._known[key] = Done(*month_so_far(account_id, broker_id, asset_class, self.at))
+            return self._known[key]
+
+        return at_broker
 
 
 def settlements_of(

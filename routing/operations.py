@@ -1,6 +1,6 @@
 """Deciding where orders go, keeping why, and learning from what became of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,7 +9,8 @@ from uuid import UUID
 
 from brokers import queries as brokers
 from brokers.adapters import capabilities_of
-from brokers.domain.fees import charge
+from brokers.domain.fees import NOTHING, Done, charge, needs_month
+from brokers.domain.rates import Rates
 from brokers.domain.reference import BrokerRef, InstrumentRef, QuoteRef
 from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry
@@ -28,6 +29,7 @@ from routing.domain.candidates import (
     Venue,
     displayed,
     judge,
+    nothing_before,
 )
 from routing.domain.choosing import choose
 from routing.domain.learning import Belief, Outcome, Sums, believe, part_of_day, size_of
@@ -191,6 +193,7 @@ def _taker(request: RouteRequest, candidate: Candidate, quote: QuoteRef, size: D
         quote,
         None,
         world.at,
+        month=request.month,
     )
     other = (
         candidate.cost_bps - candidate.parts.get("fees", decimals.ZERO) - candidate.parts.get("impact", decimals.ZERO)
@@ -209,7 +212,16 @@ def _health() -> dict[int, tuple[Any, ...]]:
 
 
 def _fee_of(request: RouteRequest, broker_id: int, quote: QuoteRef | None, at: datetime) -> Decimal | None:
-    return estimated_fee(broker_id, request.instrument, request.side, request.quantity, quote, request.limit_price, at)
+    return estimated_fee(
+        broker_id,
+        request.instrument,
+        request.side,
+        request.quantity,
+        quote,
+        request.limit_price,
+        at,
+        month=request.month,
+    )
 
 
 def _anything(order_type: str, time_in_force: str) -> bool:
@@ -254,16 +266,28 @@ def estimated_fee(
     quote: QuoteRef | None,
     limit_price: Decimal | None,
     at: datetime,
+    *,
+    month: Callable[[int], Done] = nothing_before,
 ) -> Decimal | None:
-    """Return what the broker would charge, by the same schedule that books it; None without any price."""
+    """Return what the broker would charge in the instrument's currency, by the same schedule that books it, after what the
+    account did there this month; None without any price, or without a rate for a fee in another currency."""
     price = limit_price or (quote.side_price(side) if quote else None)
     if price is None:
         return None
     items = brokers.fee_items(broker_id, instrument.asset_class, at.date())
     own, base = instrument.currency, instrument.base_currency
-    charges = charge(items, side=side, quantity=quantity, price=price, currency=own, base_currency=base)
+    charges = charge(
+        items, side=side, quantity=quantity, price=price, currency=own, base_currency=base,
+        month=month(broker_id) if needs_month(items) else NOTHING, hours=brokers.session_of(instrument.id, at),
+    )  # fmt: skip
     units = decimals.total(c.amount for c in charges if base and c.currency == base)
-    return decimals.total(c.amount for c in charges if c.currency == own) + decimals.money(units * price)
+    fee = decimals.total(c.amount for c in charges if c.currency == own) + decimals.money(units * price)
+    foreign = [c for c in charges if c.currency not in (own, base)]
+    if not foreign:
+        return fee
+    rates = Rates(brokers.quotes(), brokers.instruments())
+    parts = [rates.convert(c.amount, c.currency, own) for c in foreign]
+    return None if None in parts else fee + decimals.money(decimals.total(p for p in parts if p is not None))
 
 
 # ---------------------------------------------------------------- learning

@@ -189,7 +189,7 @@ def _fee_items(trade: External, order: Order, broker_id: int, instrument: Instru
         month = Done(*books.month_so_far(order.account_id, broker_id, instrument.asset_class, executed_at))
     charges = charge(
         schedule, side=order.side, quantity=order.quantity, price=trade.price, currency=instrument.currency,
-        base_currency=instrument.base_currency, month=month,
+        base_currency=instrument.base_currency, month=month, hours=brokers.session_of(instrument.id, executed_at),
     )  # fmt: skip
     return [{"kind": c.kind, "amount": decimals.text(c.amount), "currency": c.currency} for c in charges]
 

@@ -42,6 +42,7 @@ from orders.queries import Names, order_out, resting
 from orders.states import BLOCK, OrdStatus
 from portfolio import queries as portfolio
 from portfolio.models import Account, Strategy
+from portfolio.queries import Months
 from risk import operations as risk
 from risk.domain.intents import Intent
 from risk.domain.scopes import Scope
@@ -450,7 +451,10 @@ def _decide(
     approved = [d for d in asked if verdicts[d.order_id].approved and d.order_id not in watched]
     links = links_of({d.account.id for d in approved})
     halted = halted_brokers()
-    wanted = [_route_request(d, links, halted.for_order(reduces=verdicts[d.order_id].reduces)) for d in approved]
+    months = Months(at)
+    wanted = [
+        _route_request(d, links, halted.for_order(reduces=verdicts[d.order_id].reduces), months) for d in approved
+    ]
     plans = plan_routes(wanted, {d.order_id for d in approved if d.seat and d.seat.oco}, at=at)
     unrouted = [p.order_id for p in plans.values() if not p.legs]
     if unrouted:
@@ -703,7 +707,9 @@ def links_of(account_ids: set[int]) -> dict[int, dict[int, tuple[int, str]]]:
     return links
 
 
-def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], halted: frozenset[str]) -> RouteRequest:
+def _route_request(
+    draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], halted: frozenset[str], months: Months
+) -> RouteRequest:
     ticket = draft.request.ticket
     return RouteRequest(
         order_id=draft.order_id,
@@ -720,6 +726,7 @@ def _route_request(draft: _Draft, links: dict[int, dict[int, tuple[int, str]]], 
         directed=draft.directed,
         may_split=_may_split(draft),
         halted=halted,
+        month=months.of(draft.account.id, draft.instrument.asset_class),
     )
 
 

@@ -98,7 +98,10 @@ def _money(order: Order, broker: str, at: datetime) -> dict[str, Any]:
     instrument = brokers.instruments()[order.instrument_id]
     quote = brokers.quotes([instrument.id]).get(instrument.id)
     price = _expected_price(order)
-    fees = estimated_fee(brokers.brokers_by_code()[broker].id, instrument, order.side, order.quantity, quote, price, at)
+    fees = estimated_fee(
+        brokers.brokers_by_code()[broker].id, instrument, order.side, order.quantity, quote, price, at,
+        month=portfolio.Months(at).of(order.account_id, instrument.asset_class),
+    )  # fmt: skip
     if price is None or fees is None:
         return {"fees": None, "cash_after": None}
     value = decimals.money(order.quantity * price)

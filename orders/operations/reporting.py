@@ -640,6 +640,7 @@ class Fold:
                 items, side=order.side, quantity=quantity, price=price, currency=instrument.currency, done=done,
                 month=self._month(child, instrument, executed_at) if needs_month(items) else NOTHING,
                 liquidity=report.liquidity or TAKER, base_currency=instrument.base_currency,
+                hours=brokers.session_of(instrument.id, executed_at),
             )  # fmt: skip
         return [
             {"kind": f.kind, "amount": decimals.text(decimals.money(f.amount)), "currency": f.currency} for f in told
@@ -985,6 +986,7 @@ def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
                 brokers=tuple(links),
                 excluded=frozenset(c.broker_id for c in children),
                 halted=halted.for_order(reduces=_reduces(book, children)) if halted else frozenset(),
+                month=positions.Months(at).of(order.account_id, brokers.instruments()[order.instrument_id].asset_class),
             )
         )
     for plan in routing.plan(requests, at=at):

@@ -26,6 +26,7 @@ from orders.operations.preventing import keep_apart
 from orders.operations.recording import Book, close_here, lock_book, refold, write
 from orders.queries import resting
 from orders.states import OrdStatus
+from portfolio.queries import Months
 from risk import operations as risk
 from risk.domain.intents import Verdict
 from risk.queries import halted_brokers
@@ -154,6 +155,7 @@ def route(
     """
     nobody = {}
     links, halted = links_of({o.account_id for o in orders}), halted_brokers()
+    months = Months(at)
     requests = [
         RouteRequest(
             order_id=o.id,
@@ -167,6 +169,7 @@ def route(
             brokers=tuple(links[o.account_id]),
             directed=o.directed_broker_id,
             halted=halted.for_order(reduces=verdicts[o.id].reduces),
+            month=months.of(o.account_id, brokers.instruments()[o.instrument_id].asset_class),
         )
         for o in orders
     ]

@@ -39,6 +39,7 @@ from orders.operations.reporting import cancel_child
 from orders.operations.slicing import new_slice, note_refused, planned_slices
 from orders.queries import resting
 from orders.states import CLOSED, OrdStatus
+from portfolio.queries import Months
 from risk import operations as risk
 from risk.domain.intents import Verdict
 from risk.domain.selftrade import Prevented
@@ -313,6 +314,7 @@ def _route(book: Book, parts: Sequence[_Part], verdicts: Mapping[UUID, Verdict],
     if not parts:
         return
     links, halted = links_of({p.order.account_id for p in parts}), halted_brokers()
+    months = Months(at)
     requests = [
         RouteRequest(
             order_id=p.order.id,
@@ -326,6 +328,7 @@ def _route(book: Book, parts: Sequence[_Part], verdicts: Mapping[UUID, Verdict],
             directed=p.order.directed_broker_id,
             excluded=_refusing(book, p.order),
             halted=halted.for_order(reduces=verdicts[p.order.id].reduces),
+            month=months.of(p.order.account_id, brokers.instruments()[p.order.instrument_id].asset_class),
         )
         for p in parts
     ]

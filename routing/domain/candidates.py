@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from brokers.domain.fees import NOTHING, Done
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.kernel import decimals
 from routing.domain.learning import Belief
@@ -16,6 +17,11 @@ BPS = Decimal(10_000)
 UNKNOWN = Belief()
 AWAY = 5
 """A session that is away counts as so many failed calls."""
+
+
+def nothing_before(broker_id: int) -> Done:
+    """Return that an account did nothing at a broker this month."""
+    return NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,9 @@ class RouteRequest:
     )  # what a broker must be able to do besides: display_quantity, min_quantity
     may_split: bool = False  # several brokers may take parts of it
     halted: frozenset[str] = frozenset()  # codes of brokers that nothing of this kind may be sent to now
+    month: Callable[[int], Done] = (
+        nothing_before  # what the account did this month at a broker, asked where its fees depend on it
+    )
 
 
 @dataclass(frozen=True, slots=True)

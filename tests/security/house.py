@@ -271,6 +271,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("POST", "orders/{id}/replace"): Row(frozenset({"trader"}), "order", {"quantity": "5"}),
     ("POST", "signals"): Row(frozenset({"trader"}), body=SIGNAL, foreign=400),
     ("GET", "executions"): Row(),
+    ("GET", "fees/variance"): Row(OFFICERS),
     ("POST", "executions/{id}/bust"): Row(frozenset({"ops"}), "execution", {"reason": "x"}),
     ("POST", "executions/{id}/correct"): Row(frozenset({"ops"}), "execution", {"price": "1", "reason": "x"}),
     ("POST", "accounts/{code}/trades"): Row(frozenset({"ops"}), "account", TRADE),
