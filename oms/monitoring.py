@@ -84,7 +84,8 @@ def exceptions(*, at: datetime) -> list[dict[str, Any]]:
           FROM orders_parkedreport p JOIN brokers_broker b ON b.id = p.broker_id WHERE p.applied_at IS NULL
           UNION ALL
           SELECT 'unreadable_message', r.id::text, b.code, NULL, r.error, r.received_at
-          FROM brokers_rawmessage r JOIN brokers_broker b ON b.id = r.broker_id WHERE r.error <> ''
+          FROM brokers_rawmessage r JOIN brokers_broker b ON b.id = r.broker_id
+          WHERE r.error <> '' AND NOT EXISTS (SELECT FROM orders_letterdecision d WHERE d.message_id = r.id)
           UNION ALL
           SELECT 'overfilled_order', o.id::text, NULL, a.code, 'filled ' || o.filled_quantity || ' of ' || o.quantity, o.updated_at
           FROM orders_order o JOIN portfolio_account a ON a.id = o.account_id WHERE o.overfilled

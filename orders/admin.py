@@ -1,5 +1,6 @@
 """Orders in the admin: find them, cancel them, replace one. Every change asks first and runs the desk's own operation."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +16,7 @@ from oms.kernel import decimals
 from oms.kernel.decimals import text
 from oms.kernel.errors import DomainError, Invalid, InvalidFields
 from oms.runtime.facts import Facts, Part
-from oms.runtime.roles import actor_for, require_role
+from oms.runtime.roles import actor_for, require_role, roles_of
 from orders import operations
 from orders.domain.tickets import Terms
 from orders.models import (
@@ -26,9 +27,11 @@ from orders.models import (
     BlockShare,
     ChildOrder,
     Confirmation,
+    DeadLetter,
     Execution,
     GroupLeg,
     IdempotencyKey,
+    LetterDecision,
     Order,
     OrderGroup,
     ParkedReport,
@@ -36,11 +39,12 @@ from orders.models import (
     Submission,
     Trigger,
 )
-from orders.operations import manual
+from orders.operations import letters, manual
 from orders.states import OPEN
 from portfolio.queries import visible_accounts
 
 CONFIRMED = "confirmed"
+LETTERS_MAX = 200
 
 
 class ChildPart(Part):
@@ -293,12 +297,90 @@ class ChildOrderAdmin(Facts):
     search_fields = ["client_order_id", "broker_order_id"]
 
 
+class Letters(Facts):
+    """What people of ops, or an administrator, decide here."""
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Tell who may decide."""
+        return bool(roles_of(request.user) & {"ops", "admin"})
+
+    def each(self, request: HttpRequest, rows: QuerySet[Any], decide: Callable[[Any], str]) -> None:
+        """Decide each row by itself, and tell what came of it."""
+        for row in rows.order_by("pk")[:LETTERS_MAX]:
+            try:
+                self.message_user(request, f"{row}: {decide(row)}")
+            except DomainError as error:
+                self.message_user(request, f"{row}: {error.detail}", messages.ERROR)
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(Letters):
+    """Messages that could not be read: read again once the adapter has learned to, or dismissed."""
+
+    list_display = ["broker", "sequence", "received_at", "error", "decision"]
+    list_filter = ["broker", ("decision", admin.EmptyFieldListFilter)]
+    list_select_related = ["broker", "decision"]
+    actions = ["read_again", "dismiss"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
+        """Show what could not be read."""
+        rows: QuerySet[DeadLetter] = super().get_queryset(request).exclude(error="").order_by("-received_at")
+        return rows
+
+    @admin.action(description="Read again, and apply what it tells", permissions=["decide"])
+    def read_again(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        """Read with the adapter as it is now."""
+        actor, at = _actor(request), timezone.now()
+        self.each(request, queryset, lambda r: f"{letters.read_again(r.pk, actor=actor, at=at)} reports read")
+
+    @admin.action(description="Dismiss: it means nothing for the desk", permissions=["decide"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet[DeadLetter]) -> None:
+        """Say that they mean nothing."""
+        actor, at = _actor(request), timezone.now()
+
+        def decide(row: DeadLetter) -> str:
+            letters.dismiss(row.pk, reason="dismissed in the admin", actor=actor, at=at)
+            return "dismissed"
+
+        self.each(request, queryset, decide)
+
+
+@admin.register(LetterDecision)
+class LetterDecisionAdmin(Facts):
+    """What people made of messages that could not be read."""
+
+    list_display = ["message", "decision", "reason", "actor", "decided_at"]
+    list_filter = ["decision"]
+
+
 @admin.register(ParkedReport)
-class ParkedReportAdmin(Facts):
-    """Reports that wait for what they speak of."""
+class ParkedReportAdmin(Letters):
+    """Reports that wait for what they speak of: tried again at once, or dismissed."""
 
     list_display = ["waits_for", "broker", "received_at", "applied_at"]
-    list_filter = ["broker"]
+    list_filter = ["broker", ("applied_at", admin.EmptyFieldListFilter)]
+    actions = ["retry", "dismiss"]
+
+    @admin.action(description="Try again now", permissions=["decide"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[ParkedReport]) -> None:
+        """Apply them, whatever they wait for."""
+        actor, at = _actor(request), timezone.now()
+
+        def decide(row: ParkedReport) -> str:
+            return "applied" if letters.retry_parked([row.pk], actor=actor, at=at) else "it still waits"
+
+        self.each(request, queryset, decide)
+
+    @admin.action(description="Dismiss: it belongs to nothing of ours", permissions=["decide"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet[ParkedReport]) -> None:
+        """Say that they belong to nothing."""
+        actor, at = _actor(request), timezone.now()
+
+        def decide(row: ParkedReport) -> str:
+            letters.dismiss_parked([row.pk], reason="dismissed in the admin", actor=actor, at=at)
+            return "dismissed"
+
+        self.each(request, queryset, decide)
 
 
 @admin.register(IdempotencyKey)

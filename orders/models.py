@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
-from brokers.models import Broker, BrokerAccount, Instrument
+from brokers.models import Broker, BrokerAccount, Instrument, RawMessage
 from oms.kernel.decimals import text
 from oms.runtime.fields import ExactField, bounded
 from oms.runtime.fsm import FSMField, StateMachineModel, transition
@@ -701,6 +701,27 @@ class Confirmation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.reference}: {self.state}"
+
+
+class DeadLetter(RawMessage):
+    """A message of a broker that could not be read, for people to decide."""
+
+    class Meta:
+        proxy = True
+
+
+class LetterDecision(models.Model):
+    """What a person made of a message that could not be read."""
+
+    id = models.UUIDField(primary_key=True)
+    message = models.OneToOneField(RawMessage, models.PROTECT, related_name="decision")
+    decision = models.CharField(max_length=12, choices=[("read", "read again"), ("dismissed", "dismissed")])
+    reason = models.CharField(max_length=200)
+    actor = models.CharField(max_length=80)
+    decided_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.decision}: {self.reason}"
 
 
 class ParkedReport(models.Model):

@@ -44,6 +44,7 @@ class Scripted:
         self.outcome: Callable[[Message], Outcome] = lambda _: Outcome.ACCEPTED
         self.taken: dict[str, NewOrder] = {}
         self.reachable = True
+        self.readable = False  # what it sent before
         self.silent_takes = False  # takes the order even where the answer says otherwise
         self.fills: list[Report] = []
         self.working: list[OrderState] = []
@@ -128,6 +129,15 @@ class Scripted:
             "leaves_quantity": Decimal(0),
         }
         return Report(**(fields | more))
+
+    def read(self, raw: bytes) -> tuple[Report, ...]:
+        """Read the name of an order that was sent as "it is filled", if it was told that it can read."""
+        if not self.readable:
+            raise ValueError("told that it can't read")
+        order = next(m for m in self.sent if m.client_order_id == raw.decode())
+        price, quantity = Decimal(99), order.quantity
+        filled = {"last_quantity": quantity, "last_price": price, "cumulative_quantity": quantity}
+        return (self.report("trade", order, execution_id="R1", **filled),)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -329,5 +329,8 @@ class BrokerAdapter(Protocol):
     def stream(self, after: int | None) -> Stream:
         """Open the report session behind a sequence number (None: from now); raises `BrokerUnavailable`."""
 
+    def read(self, raw: bytes) -> tuple[Report, ...]:
+        """Return what a message of the stream tells, read by itself; raises `ValueError` for one that can't be read."""
+
     def close(self) -> None:
         """Give connections back."""

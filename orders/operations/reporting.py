@@ -204,6 +204,11 @@ def _apply_row(broker_id: int, row_id: UUID, *, actor: Actor, at: datetime) -> i
         return 0
 
 
+def apply_again(broker_id: int, parked_id: UUID, *, actor: Actor, at: datetime) -> int:
+    """Apply one parked report, whatever it waits for; return how many executions were new."""
+    return _apply_row(broker_id, parked_id, actor=actor, at=at)
+
+
 @in_transaction
 def give_up(
     broker_id: int,

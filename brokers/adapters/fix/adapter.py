@@ -163,6 +163,15 @@ class FixBroker:
         """See the port."""
         raise BrokerUnavailable("this session has no question for cash", permanent=True, sent=False)
 
+    def read(self, raw: bytes) -> tuple[Report, ...]:
+        """See the port. Only what tells of orders by itself: a refusal needs the session that it came in."""
+        message = parse(raw)
+        if message.kind == "8":
+            return (reports.execution_report(message, self.settings),)
+        if message.kind == "9":
+            return (reports.cancel_reject(message),)
+        raise ValueError(f"MsgType {message.kind} tells nothing of an order by itself")
+
     def close(self) -> None:
         """See the port; the session belongs to its stream."""
 

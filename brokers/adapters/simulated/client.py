@@ -32,7 +32,7 @@ from brokers.adapters.port import (
 )
 from brokers.adapters.simulated.capabilities import capabilities
 from brokers.adapters.simulated.connection import Connection
-from brokers.adapters.simulated.stream import SimulatedStream
+from brokers.adapters.simulated.stream import SimulatedStream, read_reports
 
 QUERY_SECONDS = 5.0
 T = TypeVar("T")
@@ -141,6 +141,10 @@ class SimulatedBroker:
         """See the port."""
         connection = Connection(self.settings, "stream", deadline=time.monotonic() + QUERY_SECONDS, after=after)
         return SimulatedStream(connection, after)
+
+    def read(self, raw: bytes) -> tuple[Report, ...]:
+        """See the port."""
+        return read_reports(raw)
 
     def close(self) -> None:
         """See the port."""

@@ -160,6 +160,17 @@ class SimulatedStream:
         return ready
 
 
+def read_reports(raw: bytes) -> tuple[Report, ...]:
+    """Return the reports of a line; raises `ValueError` for one that can't be read or must not reach the books."""
+    try:
+        line = _read_line(raw)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+    if fault := _fault(raw, line.reports):
+        raise ValueError(fault)
+    return line.reports
+
+
 def _fault(raw: bytes, reports: tuple[Report, ...]) -> str | None:
     """Return why reports must not reach the books: numbers out of all bounds, ids no column holds."""
     if b"\\u0000" in raw:
