@@ -88,7 +88,8 @@ SELECT c.id, o.id, (s.sent_at AT TIME ZONE 'UTC')::date, extract(hour FROM s.sen
   CASE WHEN s.state IN ('accepted', 'rejected') THEN s.state WHEN s.state IN ('absent', 'not_sent') THEN 'absent' ELSE 'unknown' END,
   s.attempts > 1, c.quantity, c.filled_quantity,
   EXISTS (SELECT 1 FROM orders_submission x WHERE x.child_id = c.id AND x.kind = 'cancel'), c.ended_as = 'canceled',
-  c.leaves_quantity = 0, (jsonb_path_query_first(s.log, '$[*] ? (@.outcome == "accepted").rtt_ms'))::float8,
+  c.leaves_quantity = 0, coalesce((jsonb_path_query_first(s.log, '$[*] ? (@.outcome == "accepted").rtt_ms'))::float8,
+    CASE WHEN s.log->-1->>'outcome' = 'pending' THEN greatest(extract(epoch FROM s.resolved_at - s.sent_at), 0) * 1000 END),
   (SELECT greatest(extract(epoch FROM min(e.executed_at) - s.sent_at), 0) * 1000 FROM orders_execution e
    WHERE e.child_id = c.id AND e.kind = 'trade')
 FROM orders_childorder c JOIN orders_order o ON o.id = c.order_id JOIN brokers_instrument i ON i.id = o.instrument_id

@@ -100,6 +100,17 @@ class _Facts:
         self.moments: list[dict[str, Any]] = []
 
 
+def _ack_ms(submission: Submission) -> float | None:
+    """Return how long a broker took to acknowledge: in its answer, or by its session's first report."""
+    for attempt in submission.log:
+        if attempt.get("outcome") == "accepted":
+            told: float | None = attempt["rtt_ms"]
+            return told
+        if attempt.get("outcome") == "pending" and submission.resolved_at and submission.sent_at:
+            return max((submission.resolved_at - submission.sent_at).total_seconds() * 1000, 0.0)
+    return None
+
+
 def _facts(order: Order) -> _Facts:
     facts = _Facts()
     told = {e.id: e for e in Execution.objects.filter(order=order).order_by("executed_at", "id")}
@@ -119,7 +130,7 @@ def _facts(order: Order) -> _Facts:
         mid = facts.decision if late else (_sent_mid(submission) if submission else None)
         facts.fills.append(Filled(execution.quantity, execution.price, mid))
     facts.end = (mids.get(order.updated_at) or facts.decision) if ended else None
-    facts.ack_ms = next((e["rtt_ms"] for s in sent for e in s.log if e.get("outcome") == "accepted"), None)
+    facts.ack_ms = next((ms for s in sent if (ms := _ack_ms(s)) is not None), None)
     began = next((s.sent_at for s in sent if s.sent_at), None)
     trades = [e.executed_at for e in told.values() if e.kind == Execution.Kind.TRADE]
     if began and trades:

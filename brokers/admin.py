@@ -1,6 +1,7 @@
 """Reference data in the admin, edited by administrators with its history kept; quotes and raw messages to read."""
 
 from django.contrib import admin
+from django.utils import timezone
 
 from brokers.adapters.hosting import expected
 from brokers.models import (
@@ -122,7 +123,14 @@ class FixMessageAdmin(Facts):
 class BrokerHealthAdmin(Facts):
     """How sending goes."""
 
-    list_display = ["broker", "failures_in_row", "open_until", "ack_ms", "updated_at"]
+    list_display = ["broker", "breaker", "failures_in_row", "open_until", "ack_ms", "updated_at"]
+
+    @admin.display(description="breaker")
+    def breaker(self, row: BrokerHealth) -> str:
+        """Say how the breaker stands: half open once it has rested, until the broker answers."""
+        if row.open_until is None:
+            return "closed"
+        return "open" if row.open_until > timezone.now() else "half open"
 
 
 admin.site.register(BrokerAccount, Facts)

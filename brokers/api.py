@@ -97,6 +97,7 @@ class BrokerOut(serializers.Serializer):  # type: ignore[type-arg]
     enabled = serializers.BooleanField()
     connected = serializers.BooleanField()
     failures_in_row = serializers.IntegerField()
+    breaker = serializers.ChoiceField(choices=["closed", "open", "half_open"])
     open_until = serializers.DateTimeField(allow_null=True)
     ack_ms = serializers.FloatField(allow_null=True)
     session = SessionOut(allow_null=True)

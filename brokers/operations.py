@@ -246,6 +246,19 @@ def note_sending(broker_id: int, *, reached: bool, ack_ms: float | None, at: dat
     )
 
 
+def begin_probe(broker_id: int, *, at: datetime) -> bool:
+    """Take the one probe of a broker whose breaker is half open: it failed, and has rested since. True for who may ask it.
+
+    The breaker stays open meanwhile; `note_sending` closes it, or lets it rest again.
+    """
+    taken = sql.run(
+        "UPDATE brokers_brokerhealth SET open_until = %s, updated_at = %s "
+        "WHERE broker_id = %s AND failures_in_row >= %s AND open_until <= %s",
+        [at + timedelta(seconds=BREAKER_SECONDS), at, broker_id, BREAKER_FAILURES, at],
+    )
+    return bool(taken.rowcount)
+
+
 def rename(instrument_id: int, *, to: str, actor: Actor, at: datetime) -> None:
     """Give an instrument another symbol, and to its listings that bore the old one; all that is booked stays with it.
 

@@ -269,7 +269,8 @@ def health() -> list[dict[str, Any]]:
     found = sql.rows(
         "SELECT b.code, b.name, b.adapter, b.enabled, "
         "coalesce(s.connected AND s.lease_until > desk_clock(), false) AS connected, coalesce(h.failures_in_row, 0) AS failures_in_row, "
-        "h.open_until, h.ack_ms, f.broker_id IS NOT NULL AS numbered, f.epoch, f.next_out, s.cursor, f.state, f.detail, f.heard_at, "
+        "h.open_until, h.ack_ms, CASE WHEN h.open_until IS NULL THEN 'closed' WHEN h.open_until > desk_clock() THEN 'open' "
+        "ELSE 'half_open' END AS breaker, f.broker_id IS NOT NULL AS numbered, f.epoch, f.next_out, s.cursor, f.state, f.detail, f.heard_at, "
         "f.wrote_at, f.gaps, f.garbled FROM brokers_broker b LEFT JOIN brokers_brokersession s ON s.broker_id = b.id "
         "LEFT JOIN brokers_fixsession f ON f.broker_id = b.id "
         "LEFT JOIN brokers_brokerhealth h ON h.broker_id = b.id ORDER BY b.code"

@@ -73,7 +73,7 @@ class KeptSession:
         """See `hosting.SessionStore`."""
         sql.run(
             "INSERT INTO brokers_fixsession (broker_id, epoch, next_out, state, detail, garbled, gaps) "
-            "VALUES (%s, 0, 1, '', '', 0, 0) ON CONFLICT DO NOTHING",
+            "VALUES (%s, 1, 1, '', '', 0, 0) ON CONFLICT DO NOTHING",
             [self.broker_id],
         )
         statement = "SELECT epoch, next_out, began_at FROM brokers_fixsession WHERE broker_id = %s"

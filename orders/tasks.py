@@ -54,6 +54,7 @@ def resolve(code: str) -> None:
     """Ask a broker about what stayed unanswered, and try reports again that came too early."""
     broker = brokers.brokers_by_code().get(code)
     if broker is not None:
+        desk.probe(broker, clock=now)
         desk.resolve(broker, clock=now)
         desk.apply_parked(broker.id, actor=Actor.system("resolver"), at=now())
 
@@ -99,7 +100,8 @@ def reconcile(code: str) -> None:
 def due_work() -> list[tuple[str, bool, bool]]:
     """Return (broker code, has something to send, has something to ask about) of brokers with work.
 
-    A broker that is switched off still gets cancels, and is asked about what stayed unanswered.
+    A broker that is switched off still gets cancels, and is asked about what stayed unanswered; one whose breaker is half open is
+    asked whether it answers.
     """
     rows = sql.run(
         """
@@ -114,6 +116,7 @@ def due_work() -> list[tuple[str, bool, bool]]:
                      AND s.kind <> 'cancel' AND s.valid_until < desk_clock())
           OR EXISTS (SELECT 1 FROM orders_parkedreport p WHERE p.broker_id = b.id AND p.applied_at IS NULL
                      AND p.received_at < desk_clock() - interval '1 second')
+          OR EXISTS (SELECT 1 FROM brokers_brokerhealth h WHERE h.broker_id = b.id AND h.open_until < desk_clock())
         FROM brokers_broker b
         """
     )

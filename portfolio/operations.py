@@ -15,7 +15,7 @@ from brokers import queries as reference
 from brokers.adapters import build
 from brokers.adapters.reach import HostRefused, judge_settings
 from brokers.domain.fees import judge
-from brokers.models import Broker, BrokerAccount, FeeSchedule, Instrument, Listing
+from brokers.models import Broker, BrokerAccount, BrokerSession, FeeSchedule, Instrument, Listing
 from oms.journal import operations as journal
 from oms.journal.domain import SYSTEM_STREAM, Entry, account_stream
 from oms.kernel import decimals, json
@@ -336,6 +336,7 @@ def add_broker(
     if not known and Broker.objects.filter(code=code).exists():
         raise Conflict("broker_exists", "There is a broker of that code.")
     kept = {k: v for k, v in settings.items() if k != "fees"}
+    BrokerSession.objects.filter(broker__code=code).exclude(broker__adapter=adapter).update(cursor=None)
     broker, _ = Broker.objects.update_or_create(
         code=code, defaults={"adapter": adapter, "settings": kept, "name": name or code, "enabled": True}
     )

@@ -168,6 +168,7 @@ class Resolver(Process):
     def step(self) -> None:
         """Ask, and apply again what came too early."""
         broker = self.world.broker(self.code)
+        desk.probe(broker, clock=self.world.clock)
         desk.resolve(broker, clock=self.world.clock)
         desk.apply_parked(broker.id, actor=Actor.system("resolver"), at=self.world.at)
 

@@ -5,7 +5,7 @@ from orders.operations.changing import cancel, cancel_group, cancel_matching, re
 from orders.operations.following import follow_groups
 from orders.operations.guarding import guard
 from orders.operations.liquidating import advance_all
-from orders.operations.meeting import meet_again
+from orders.operations.meeting import leave_open, meet_again, probe
 from orders.operations.placing import Placed, Request, key_of, place
 from orders.operations.previewing import preview
 from orders.operations.rebalancing import advance_rebalances, propose_by_rule
@@ -33,10 +33,12 @@ __all__ = [
     "is_due",
     "key_of",
     "lapse_held",
+    "leave_open",
     "meet_again",
     "pause",
     "place",
     "preview",
+    "probe",
     "propose_by_rule",
     "release_apart",
     "replace",

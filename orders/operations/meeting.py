@@ -2,22 +2,28 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import structlog
 
+from brokers import operations as health
 from brokers.adapters import adapter_for
 from brokers.adapters.hosting import Hosted, may_speak
 from brokers.adapters.port import BrokerAdapter, BrokerError, OrderState
 from brokers.domain.reference import BrokerRef
 from oms.kernel.actor import Actor
 from oms.runtime import sql
+from oms.runtime.transactions import in_transaction
 from orders.models import ChildOrder, Submission
 from orders.operations.reporting import apply
-from orders.operations.sending import LOOK_BACK, end_shown
+from orders.operations.sending import LOOK_BACK, end_shown, mark_unknown
 from orders.states import CLOSED, SubmissionState
 
 ASK_MAX = 100
+PROBE = "probe"
+"""An id that no order has: a broker that says so has answered."""
 SETTLING_SECONDS = 1.0
 """What the session sends again may still be on its way when the broker tells how orders stand: a difference is looked at twice."""
 log = structlog.get_logger(__name__)
@@ -47,6 +53,45 @@ def meet_again(broker: BrokerRef, *, actor: Actor, clock: Any) -> int:
         apply(broker.id, ended, actor=actor, at=clock())
     _compare(broker, shown)
     return len(ended)
+
+
+def probe(broker: BrokerRef, *, clock: Any) -> bool | None:
+    """Ask a broker whose breaker is half open anything at all; tell whether it answered, None where nobody had to ask.
+
+    An order is no probe: the router passes such a broker by while it has another. A session of the gateway's own closes its
+    breaker with its logon.
+    """
+    adapter = adapter_for(broker.id, broker.adapter, broker.settings)
+    if adapter.capabilities.hosted or not health.begin_probe(broker.id, at=clock()):
+        return None
+    try:
+        adapter.look_up([PROBE], since=clock())
+    except BrokerError as error:
+        log.info("breaker_stays_open", broker=broker.code, error=str(error))
+        answered = False
+    else:
+        log.info("breaker_closed", broker=broker.code)
+        answered = True
+    health.note_sending(broker.id, reached=answered, ack_ms=None, at=clock())
+    return answered
+
+
+def leave_open(broker: BrokerRef, *, at: datetime) -> int:
+    """Take what was written to a session that is over now, and never answered, for unknown; return how many."""
+    lost = _leave_open(broker)
+    if lost:
+        mark_unknown(lost, at=at)
+    return len(lost)
+
+
+@in_transaction
+def _leave_open(broker: BrokerRef) -> list[UUID]:
+    rows = sql.run(
+        "UPDATE orders_submission SET state = 'unknown', due_at = desk_clock(), lease_until = NULL "
+        "WHERE broker_id = %s AND state = 'sent' AND log->-1->>'outcome' = 'pending' RETURNING id",
+        [broker.id],
+    )
+    return [r[0] for r in rows.fetchall()]
 
 
 def _hurry(broker: BrokerRef) -> None:

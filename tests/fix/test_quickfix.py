@@ -94,7 +94,7 @@ def test_quickfix_and_the_desk_understand_each_other(desk: Desk, acceptor: Accep
     # ours numbers are behind: QuickFIX sends again, with PossDup, and nothing counts twice
     before = FixSession.objects.get().next_out
     wired.hang_up()
-    BrokerSession.objects.update(lease_until=None, cursor=(0 << 32) | 2)
+    BrokerSession.objects.update(lease_until=None, cursor=(1 << 32) | 2)
     connect(wired)
     wired.pump(lambda: wired.stream.session.next_in > 6)
     assert wired.order(order_id).filled_quantity == 50

@@ -192,7 +192,7 @@ def test_numbers_begin_anew_with_each_logon_where_that_is_agreed(wire: Callable[
     order_id, m = new(wired)
     wired.heard(fill(wired, m, 10, 10, "E1"))
     assert wired.order(order_id).filled_quantity == 10
-    assert FixSession.objects.get().epoch == 2
+    assert FixSession.objects.get().epoch == 3
 
 
 def test_the_broker_begins_its_numbers_anew_in_the_middle_of_a_session(wired: Wired) -> None:
@@ -365,7 +365,7 @@ def test_the_numbers_of_another_day_are_over(wire: Callable[..., Wired]) -> None
     wired.peer.next_in = wired.peer.next_out = 1
     wired.peer.store.clear()
     again(wired)
-    assert (wired.peer.came("A")[-1][34], FixSession.objects.get().epoch) == ("1", 2)
+    assert (wired.peer.came("A")[-1][34], FixSession.objects.get().epoch) == ("1", 3)
 
 
 def test_a_fill_of_no_order_of_ours_is_kept_and_disowned(wired: Wired) -> None:

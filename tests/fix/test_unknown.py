@@ -115,6 +115,22 @@ def test_an_order_lost_with_the_link_is_unknown_and_found_by_asking(asking: Wire
     assert len(wired.peer.came("D")) == 1
 
 
+def test_what_a_lost_session_left_unanswered_is_unknown_at_once(asking: Wired) -> None:
+    wired, books = asking, Books(asking.peer)
+    order_id, m = wired.place("buy 100 AAPL limit 99.00")
+    answered_id, answered = wired.place("buy 10 AAPL limit 99.00")
+    wired.heard(wired.peer.report("0", "0", answered))
+    wired.peer.cut()
+    assert desk_operations.leave_open(wired.broker, at=datetime.now(UTC)) == 1
+    assert (wired.order(order_id).unknown, wired.order(answered_id).unknown) == (True, False)
+    books.take(m, "1", "40")
+    reconnect(wired)
+    resolve(wired)
+    assert (wired.order(order_id).unknown, wired.order(order_id).status) == (False, "new")
+    wired.heard(wired.peer.report("F", "1", m, (17, "E1"), (32, 40), (31, "99"), filled=40, leaves=60))
+    assert wired.order(order_id).filled_quantity == 40
+
+
 def test_the_list_of_all_orders_settles_it_without_a_question_of_its_own(asking: Wired) -> None:
     wired, books = asking, Books(asking.peer)
     order_id, m = wired.place("buy 100 AAPL limit 99.00")

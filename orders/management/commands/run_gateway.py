@@ -122,6 +122,7 @@ class Gateway:
             (log.info if quiet else log.warning)("session_lost", broker=self.broker.code, error=str(error))
             self._connected(False)
             if self.hosts:
+                desk.leave_open(self.broker, at=now())
                 sessions.note(self.broker.id, "closed" if isinstance(error, BrokerClosed) else "waiting", str(error))
             self._rest(self._pause(error))
 
@@ -180,6 +181,8 @@ class Gateway:
         try:
             self._connected(True)
             self.met = True
+            if self.hosts:
+                inbox.note_sending(self.broker.id, reached=True, ack_ms=None, at=now())  # who lets us in can be sent to
             self.anew.set()
             desk.apply_parked(self.broker.id, actor=self.actor, at=now(), mended=True)
             while (
@@ -275,5 +278,6 @@ class Gateway:
             if unsent:
                 desk.send(self.broker, owner=f"{self.owner}:sweep", clock=now)
             if unanswered:
+                desk.probe(self.broker, clock=now)
                 desk.resolve(self.broker, clock=now)
                 desk.apply_parked(self.broker.id, actor=self.actor, at=now())
