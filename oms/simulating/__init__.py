@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from brokers import queries as brokers
-from brokers.operations import QuoteUpdate, record_quotes
+from brokers.operations import QuoteUpdate, record_quotes, record_volumes
 from brokers.simulation.demo import DEMO_BROKERS, DEMO_INSTRUMENTS
 from brokers.simulation.journal import Journal
 from brokers.simulation.knobs import Instrument, Knobs
@@ -27,7 +27,7 @@ from oms.runtime import sql
 from oms.simulating import reckoning
 from oms.simulating.faults import FAULTS, FREEZE_SECONDS, LIES, OUTAGE_SECONDS, POINTS, parse_faults
 from oms.simulating.people import Officers, Staff, Traders
-from oms.simulating.world import Gateway, Pricer, Process, Reconciler, Resolver, Sender, Sweeper, World, unheard
+from oms.simulating.world import Gateway, Pricer, Process, Reconciler, Resolver, Sender, Sweeper, Worker, World, unheard
 from orders import operations as desk
 from orders.models import Execution, Order
 from orders.states import OPEN, OrdStatus
@@ -100,7 +100,8 @@ class Simulation:
         self.resolvers = [Resolver(self.world, code) for code in venues]
         self.gateways = [Gateway(self.world, code) for code in venues]
         self.reconcilers = [Reconciler(self.world, code) for code in venues]
-        self.others: list[Process] = [Pricer(self.world), Sweeper(self.world)]
+        workers = [Worker(self.world, f"worker-{n}") for n in (1, 2)]
+        self.others: list[Process] = [Pricer(self.world), Sweeper(self.world), *workers]
         for gateway in self.gateways:
             gateway.step()
 
@@ -117,6 +118,7 @@ class Simulation:
         record_quotes(
             [QuoteUpdate(q.symbol, q.bid, q.ask, q.bid_size, q.ask_size, at=at) for q in moved], source="market", at=at
         )
+        record_volumes(self.market.traded(1.0), at=at)
         for line in self.world.lines.values():
             line.venue.quote([Quote(*q) for q in moved], at)
             line.wake()

@@ -21,6 +21,7 @@ POINTS = {
     "Pricer": _COMMITS,
     "Sweeper": _COMMITS,
     "Reconciler": _COMMITS,
+    "Worker": (*_COMMITS, "after_slice_claim", "after_slice_release"),
 }
 """Where processes of each kind may die."""
 

@@ -15,6 +15,7 @@ from oms.kernel.errors import DomainError
 from oms.runtime import crash
 from oms.simulating.world import Died, World, die
 from orders import operations as desk
+from orders.domain.algos import AT_ENDS, CATCH_UPS, NAMES, SCHEDULED, TIMES_IN_FORCE, AlgoTerms
 from orders.domain.tickets import Terms, Ticket
 from orders.models import Order
 from orders.operations.halting import halt
@@ -26,6 +27,8 @@ from risk.models import Halt
 TRADERS = {"MAIN": "trader", "EURO": "trader", "ALPHA": "trader2"}
 TYPES = ("market", "market", "limit", "limit", "limit", "stop", "stop_limit", "trailing_stop", "trailing_stop_limit",
          "market_if_touched", "limit_if_touched")  # fmt: skip
+WORKED = 0.3
+"""How many of the orders that could be are worked in slices."""
 TIMES = ("day", "day", "gtc", "ioc", "fok", "gtd")
 
 
@@ -116,7 +119,25 @@ class Traders:
             told["expire_at"] = self.world.at + timedelta(seconds=rng.randint(5, 120))
         if kind in ("market", "limit") and tif in ("day", "gtc") and rng.random() < 0.1:
             told["good_after"] = self.world.at + timedelta(seconds=rng.randint(1, 20))
+        elif kind in ("market", "limit") and tif in TIMES_IN_FORCE and rng.random() < WORKED:
+            told |= self._work(kind)
         return told
+
+    def _work(self, kind: str) -> dict[str, Any]:
+        """Return how an order is worked, for less than a minute."""
+        rng = self.rng
+        name = rng.choice(NAMES if kind == "limit" else [n for n in NAMES if n != "iceberg"])
+        scheduled = name in SCHEDULED
+        terms = AlgoTerms(
+            name,
+            end_at=self.world.at + timedelta(seconds=rng.randint(10, 40)) if scheduled or rng.random() < 0.5 else None,
+            slices=rng.randint(2, 8) if scheduled or name == "iceberg" else None,
+            participation=Decimal("0.05") if rng.random() < 0.3 else None,
+            seed=rng.randint(0, 2**40),
+            catch_up=rng.choice(CATCH_UPS) if scheduled else None,
+            at_end=rng.choice(AT_ENDS),
+        )
+        return {"algo": terms}
 
     def meddle(self) -> None:
         """Cancel or replace a few of what is open."""
@@ -129,10 +150,14 @@ class Traders:
             self._change(order_id, quantity, limit, self.actors[account])
 
     def _change(self, order_id: Any, quantity: Decimal, limit: Decimal | None, actor: Actor) -> None:
-        act = self.rng.choice(["cancel", "replace", "replace", "price"])
+        act = self.rng.choice(["cancel", "replace", "replace", "price", "pause", "resume"])
         try:
             if act == "cancel":
                 desk.cancel(order_id, actor=actor, at=self.world.at)
+            elif act == "pause":
+                desk.pause(order_id, actor=actor, at=self.world.at, cancel_working=self.rng.random() < 0.5)
+            elif act == "resume":
+                desk.resume(order_id, actor=actor, at=self.world.at)
             elif act == "price" and limit is not None:
                 desk.replace(order_id, Terms(limit_price=limit), actor=actor, at=self.world.at)
             else:

@@ -241,6 +241,18 @@ class Reconciler(Process):
             reconcile(self.code, actor=Actor.system("reconciler"), clock=self.world.clock)
 
 
+class Worker(Process):
+    """Sends the slices of large orders that are due."""
+
+    def __init__(self, world: World, name: str = "worker") -> None:
+        super().__init__(world)
+        self.name = name
+
+    def step(self) -> None:
+        """Look once."""
+        desk.work(owner=self.name, at=self.world.at)
+
+
 class Sweeper(Process):
     """Ends what nobody decided in time."""
 
@@ -252,7 +264,7 @@ class Sweeper(Process):
 
 def settle_down(world: World, codes: list[str], *, seconds: float, step: float = 1.0) -> None:
     """Let the desk work undisturbed for so long: one sender, resolver and gateway a broker, and the pricer."""
-    crew: list[Process] = [Pricer(world), Sweeper(world)]
+    crew: list[Process] = [Pricer(world), Sweeper(world), Worker(world)]
     for code in codes:
         crew += [Sender(world, code), Resolver(world, code), Gateway(world, code)]
     end = world.at + timedelta(seconds=seconds)

@@ -38,6 +38,7 @@ from orders.operations.recording import (
     write,
 )
 from orders.operations.reporting import settle_child
+from orders.operations.slicing import plan_anew
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio import corporate
 from portfolio.domain.families import (
@@ -190,6 +191,8 @@ def _split_order(
     order.quantity = max(total, filled)
     if children and not closed:
         _send_anew(book, order, after.leaves, at)
+    if order.id in book.algos and not order.next_terms:
+        plan_anew(book, order.id)
     refold(book, order.id, at=at)
 
 
@@ -228,6 +231,8 @@ def _send_anew(book: Book, order: Order, leaves: Decimal, at: datetime) -> None:
         if not child.ended_as and not book.pending(child, "cancel"):
             submit_cancel(book, child, at)
         settle_child(book, child, at=at)
+    if all(c.ended_as for c in working) and order.id in book.algos:
+        return  # what they were for is the order's again, and the next slices ask for it
     if all(c.ended_as for c in working):
         last = working[-1]
         if leaves > 0:

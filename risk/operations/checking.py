@@ -315,13 +315,16 @@ def judge_again(
     holds = _holds_of(intent for intent, _ in questions)
     asked = [(replace(i, oco=holds[i.order_id].oco), w) if i.order_id in holds else (i, w) for i, w in questions]
     gate = Gate(load_facts([intent for intent, _ in asked], at=at, resting=resting))
+    counted = {pk: (held.quantity, held.unit_amount) for pk, held in holds.items()}
     verdicts, grown = [], {}
     for intent, working in asked:
         held = holds.get(intent.order_id)
-        if held is not None:
-            gate.take_out(intent, held.quantity, held.unit_amount)
+        if intent.order_id in counted:  # several questions may be about one order
+            gate.take_out(intent, *counted.pop(intent.order_id))
         verdict, reservation = _judge(gate, intent, working, waived=True)
         verdicts.append(verdict)
+        if reservation is not None:
+            counted[intent.order_id] = (reservation.quantity, reservation.unit_amount)
         if reservation is not None and held is not None and reservation.unit_amount > held.unit_amount:
             grown[intent.order_id] = (held.quantity, reservation.unit_amount)
     _set_holds(grown)

@@ -34,7 +34,7 @@ def worked(desk: Desk, text: str = "buy 60 AAPL", name: str = "twap", minutes: i
     told = {"name": name, **algo}
     if name in ("twap", "vwap", "is"):
         told = {"end_at": in_minutes(desk, minutes), "slices": minutes} | STEADY | told
-    more = {name: told.pop(name) for name in ("display_quantity", "broker") if name in told}
+    more = {name: told.pop(name) for name in ("display_quantity", "broker", "self_trade_prevention") if name in told}
     [placed] = desk.place(text, algo=told, **more)
     assert placed.problem is None, placed.problem
     return placed
@@ -390,6 +390,55 @@ class TestLateFacts:
                 fill(desk, m)
         order_now = desk.order(placed)
         assert (order_now.status, order_now.filled_quantity) == ("filled", 31)
+        desk.holds()
+
+
+class TestTheMarketAround:
+    def test_a_split_puts_what_is_left_into_new_units(self, desk: Desk) -> None:
+        from orders.operations import restating
+        from portfolio.api import CorporateActions
+        from tests.integration.test_risk_api import call
+
+        placed = worked(desk, "buy 60 AAPL limit 100.50")
+        [first], [second] = step(desk, 0), step(desk)
+        yesterday = {"last_price": Decimal(100), "executed_at": desk.at - timedelta(days=1)}
+        desk.report(
+            desk.near.report("trade", first, execution_id="E1", last_quantity=Decimal(10), **yesterday),
+            desk.near.report("trade", second, execution_id="E2", last_quantity=Decimal(4), **yesterday),
+        )
+        split = {"type": "split", "symbol": "AAPL", "ratio": [2, 1], "ex_date": str(desk.at.date())}
+        status, action = call(CorporateActions, "post", desk.oona, split)
+        assert status == 201, action
+        restating.apply(action["id"], actor=desk.actor(desk.oona), at=desk.at)
+        send(desk)
+        assert step(desk, 60, ("50.00", "50.02")) == [], "nothing new before the old slice is gone"
+        desk.report(desk.near.report("canceled", desk.near.sent[-1]))
+        order = desk.order(placed)
+        assert (order.quantity, order.filled_quantity, order.limit_price) == (120, 28, Decimal("50.25"))
+        assert (order.status, held(placed)) == ("partially_filled", 92)
+        [third] = step(desk, 1, ("50.00", "50.02"))
+        assert (third.quantity, third.limit_price) == (23, Decimal("50.25")), "92 over the four left"
+        desk.holds()
+
+    @pytest.mark.parametrize(("mode", "goes"), [("cancel_newest", False), ("cancel_oldest", True)])
+    def test_a_slice_never_trades_with_an_order_of_its_own_account(self, desk: Desk, mode: str, goes: bool) -> None:
+        desk.place("buy 100 AAPL")
+        send(desk)
+        fill(desk, desk.near.sent[-1])
+        [resting] = desk.place("sell 5 AAPL limit 100.01")
+        send(desk)
+        desk.report(desk.near.report("new", desk.near.sent[-1]))
+        placed = worked(desk, self_trade_prevention=mode)
+        assert desk.order(placed).status == "new", "nothing of it is in the market yet"
+        sent = step(desk, 0)
+        if not goes:
+            assert sent == []
+            assert AlgoSlice.objects.get(number=1).state == "denied"
+            assert desk.order(resting).status == "new"
+            return
+        assert [type(m).__name__ for m in sent] == ["CancelOrder"], "the slice waits until it is gone"
+        desk.report(desk.near.report("canceled", sent[0]))
+        assert step(desk, 2)[0].quantity == 10
         desk.holds()
 
 
