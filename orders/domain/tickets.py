@@ -360,7 +360,7 @@ class _Reader:
         except InvalidFields as error:
             self.errors += error.errors
             return None
-        for name in ("good_after", "min_quantity"):
+        for name in ("good_after", "min_quantity", "group"):
             if self.raw.get(name) is not None:
                 self.fault("not_allowed", "A worked order has none; its start stands in algo.start_at.", name)
         shows = self.raw.get("display_quantity") is not None

@@ -319,7 +319,8 @@ def _worked(drafts: list[_Draft], answers: dict[int, Placed], at: datetime) -> l
     for draft in slicing:
         ticket = draft.request.ticket
         asked = ticket.algo or (None if _shown_by_a_broker(draft, links) else AlgoTerms("iceberg"))
-        if asked is None or ticket.time_in_force not in TIMES_IN_FORCE or ticket.min_quantity is not None:
+        alone = ticket.group is None and ticket.min_quantity is None  # else a broker has to do it, or nobody
+        if asked is None or ticket.time_in_force not in TIMES_IN_FORCE or not alone:
             continue
         closes_at = _ends_at(draft, max(asked.start_at or at, at))
         seed = draft.order_id.int % SEED_BELOW
@@ -524,7 +525,7 @@ def _exits(draft: _Draft, quote: QuoteRef | None, at: datetime) -> list[tuple[_D
         order_id = uuid7()
         leg = replace(
             draft, request=replace(draft.request, ticket=ticket, key=""), order_id=order_id, client_order_id=str(order_id),
-            digest=ticket.digest(), seat=Seat(draft.seat.group, role, draft.order_id),
+            digest=ticket.digest(), seat=Seat(draft.seat.group, role, draft.order_id), algo=None,
         )  # fmt: skip
         order = _order(leg, quote, at)
         order.hold()

@@ -38,7 +38,6 @@ from orders.operations.recording import (
     write,
 )
 from orders.operations.reporting import settle_child
-from orders.operations.slicing import plan_anew
 from orders.states import CLOSED, OPEN, OrdStatus, SubmissionState
 from portfolio import corporate
 from portfolio.domain.families import (
@@ -191,8 +190,6 @@ def _split_order(
     order.quantity = max(total, filled)
     if children and not closed:
         _send_anew(book, order, after.leaves, at)
-    if order.id in book.algos and not order.next_terms:
-        plan_anew(book, order.id)
     refold(book, order.id, at=at)
 
 

@@ -34,7 +34,11 @@ def worked(desk: Desk, text: str = "buy 60 AAPL", name: str = "twap", minutes: i
     told = {"name": name, **algo}
     if name in ("twap", "vwap", "is"):
         told = {"end_at": in_minutes(desk, minutes), "slices": minutes} | STEADY | told
-    more = {name: told.pop(name) for name in ("display_quantity", "broker", "self_trade_prevention") if name in told}
+    more = {
+        name: told.pop(name)
+        for name in ("display_quantity", "broker", "self_trade_prevention", "take_profit")
+        if name in told
+    }
     [placed] = desk.place(text, algo=told, **more)
     assert placed.problem is None, placed.problem
     return placed
@@ -394,30 +398,42 @@ class TestLateFacts:
 
 
 class TestTheMarketAround:
-    def test_a_split_puts_what_is_left_into_new_units(self, desk: Desk) -> None:
+    def test_a_dividend_lowers_the_limit_of_what_is_left(self, desk: Desk) -> None:
         from orders.operations import restating
-        from portfolio.api import CorporateActions
-        from tests.integration.test_risk_api import call
+        from tests.integration.test_corporate_actions import announced
 
-        placed = worked(desk, "buy 60 AAPL limit 100.50")
-        [first], [second] = step(desk, 0), step(desk)
-        yesterday = {"last_price": Decimal(100), "executed_at": desk.at - timedelta(days=1)}
-        desk.report(
-            desk.near.report("trade", first, execution_id="E1", last_quantity=Decimal(10), **yesterday),
-            desk.near.report("trade", second, execution_id="E2", last_quantity=Decimal(4), **yesterday),
-        )
-        split = {"type": "split", "symbol": "AAPL", "ratio": [2, 1], "ex_date": str(desk.at.date())}
-        status, action = call(CorporateActions, "post", desk.oona, split)
-        assert status == 201, action
-        restating.apply(action["id"], actor=desk.actor(desk.oona), at=desk.at)
+        placed = worked(desk, "buy 60 AAPL limit 100.50 gtc")
+        [first] = step(desk, 0)
+        fill(desk, first, 4)
+        action = announced(desk, cash="0.50", ex_date=str(desk.at.date()))
+        restating.restate(action, actor=desk.actor(desk.oona), at=desk.at)
         send(desk)
-        assert step(desk, 60, ("50.00", "50.02")) == [], "nothing new before the old slice is gone"
+        assert desk.order(placed).status == "pending_replace"
+        assert step(desk, 60, ("99.50", "99.52")) == [], "nothing new before the old slice is gone"
         desk.report(desk.near.report("canceled", desk.near.sent[-1]))
         order = desk.order(placed)
-        assert (order.quantity, order.filled_quantity, order.limit_price) == (120, 28, Decimal("50.25"))
-        assert (order.status, held(placed)) == ("partially_filled", 92)
-        [third] = step(desk, 1, ("50.00", "50.02"))
-        assert (third.quantity, third.limit_price) == (23, Decimal("50.25")), "92 over the four left"
+        assert (order.status, order.limit_price, held(placed)) == ("partially_filled", Decimal("100.00"), 56)
+        [second] = step(desk, 1, ("99.50", "99.52"))
+        assert (second.quantity, second.limit_price) == (11, Decimal("100.00")), "56 over the five left"
+        desk.holds()
+
+    def test_exits_follow_the_fills_of_a_worked_entry(self, desk: Desk) -> None:
+        placed = worked(desk, "buy 20 AAPL limit 100.50", minutes=2, take_profit={"limit_price": "120.00"})
+        [first] = step(desk, 0)
+        assert first.quantity == 10
+        fill(desk, first)
+        desk_operations.follow_groups(at=max(desk.at, datetime.now(UTC)))
+        send(desk)
+        exit_ = desk.near.sent[-1]
+        assert (exit_.side, exit_.quantity, exit_.limit_price) == ("sell", 10, Decimal("120.00"))
+        desk.report(desk.near.report("new", exit_))
+        [second] = step(desk)
+        fill(desk, second)
+        assert desk.order(placed).status == "filled"
+        desk_operations.follow_groups(at=max(desk.at, datetime.now(UTC)))
+        send(desk)
+        assert desk.near.sent[-1].quantity == 20, "the exit grows with the entry"
+        desk.report(desk.near.report("replaced", desk.near.sent[-1]))
         desk.holds()
 
     @pytest.mark.parametrize(("mode", "goes"), [("cancel_newest", False), ("cancel_oldest", True)])
@@ -629,6 +645,7 @@ class TestHeld:
         ({"name": "twap"}, {"time_in_force": "ioc"}, "algo.name", "not_allowed"),
         ({"name": "twap"}, {"order_type": "stop", "stop_price": "9"}, "algo.name", "not_allowed"),
         ({"name": "twap"}, {"min_quantity": "1"}, "min_quantity", "not_allowed"),
+        ({"name": "twap"}, {"group": {"kind": "oco", "id": "x"}}, "group", "not_allowed"),
         ({"name": "twap"}, {"order_type": "limit", "limit_price": "9", "display_quantity": "1"}, "display_quantity", "not_allowed"),
         ({"name": "iceberg"}, {}, "algo.name", "not_allowed"),
         ({"name": "iceberg"}, {"order_type": "limit", "limit_price": "9"}, "display_quantity", "required"),
