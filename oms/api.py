@@ -157,7 +157,17 @@ class ExceptionOut(serializers.Serializer):  # type: ignore[type-arg]
     """Something that needs a person, or will if it stays."""
 
     kind = serializers.ChoiceField(
-        choices=["unknown_submission", "parked_report", "unreadable_message", "overfilled_order", "approval"]
+        choices=[
+            "unknown_submission",
+            "parked_report",
+            "unreadable_message",
+            "overfilled_order",
+            "order_group",
+            "settlement",
+            "break",
+            "reconciliation",
+            "approval",
+        ]
     )
     object = serializers.CharField()
     broker = serializers.CharField(allow_null=True)

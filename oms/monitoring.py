@@ -90,6 +90,14 @@ def exceptions(*, at: datetime) -> list[dict[str, Any]]:
           SELECT 'overfilled_order', o.id::text, NULL, a.code, 'filled ' || o.filled_quantity || ' of ' || o.quantity, o.updated_at
           FROM orders_order o JOIN portfolio_account a ON a.id = o.account_id WHERE o.overfilled
           UNION ALL
+          SELECT 'order_group', g.id::text, NULL, a.code, g.kind || ' ' || g.key || ': ' || CASE g.problem
+                 WHEN '' THEN trim_scale(g.excess) || ' filled beyond what it may' ELSE g.problem END,
+                 coalesce((SELECT max(e.at) FROM journal_event e WHERE e.object_id = g.id::text AND e.kind = 'group.alert'), g.created_at)
+          FROM orders_ordergroup g JOIN portfolio_account a ON a.id = g.account_id
+          WHERE g.problem <> '' OR g.excess > coalesce((
+            SELECT sum(CASE o.reason WHEN 'approval_refused' THEN o.quantity ELSE o.filled_quantity END)
+            FROM orders_groupleg l JOIN orders_order o ON o.id = l.order_id WHERE l.group_id = g.id AND l.role = 'flatten'), 0)
+          UNION ALL
           SELECT 'settlement', s.trade_id::text, b.code, a.code,
                  s.state || ', due ' || s.due_on || CASE s.reason WHEN '' THEN '' ELSE ': ' || s.reason END,
                  coalesce(s.failed_at, s.due_on::timestamp AT TIME ZONE 'UTC')

@@ -17,6 +17,7 @@ from oms.kernel.ids import first_id
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.kernel.reasons import Reason
 from oms.runtime import sql
+from orders.domain.groups import Role
 from orders.models import AlgoSlice, ChildOrder, Execution, GroupLeg, Order, OrderGroup, Submission
 from orders.states import OPEN, OrdStatus
 from portfolio.models import Account, Strategy
@@ -128,9 +129,13 @@ def _asked(order: Order, name: str) -> Any:
 
 
 def group_out(group: OrderGroup, members: Sequence[tuple[GroupLeg, Order]]) -> dict[str, Any]:
-    """Return a group with its orders, the first one first. `state`: what a person has to do comes before what works."""
+    """Return a group with its orders, the first one first. `state`: what a person has to do comes before what works; an excess
+    that was undone, or left on purpose, is done with."""
     working = any(o.status in OPEN for _, o in members)
-    state = "attention" if group.problem or group.excess else "working" if working else "done"
+    undoing = [o for p, o in members if p.role == Role.FLATTEN]
+    decided = sum(o.quantity if o.reason == Reason.APPROVAL_REFUSED else o.filled_quantity for o in undoing)
+    attention = group.problem or group.excess > decided
+    state = "attention" if attention else "working" if working else "done"
     return {
         "id": group.key,
         "kind": group.kind,

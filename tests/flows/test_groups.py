@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from brokers.adapters.port import CancelOrder, NewOrder, ReplaceOrder
+from oms import monitoring
 from oms.kernel.errors import Conflict, Invalid, InvalidFields
 from orders import operations as desk_operations
 from orders.domain.tickets import Terms, parse_ticket
@@ -348,8 +349,11 @@ class TestWhenThingsGoWrong:
 
         manual.decide(proposal.id, "approve", reason="yes", actor=desk.actor(desk.rita), at=datetime.now(UTC))
         group.turn()
+        assert "order_group" in {e["kind"] for e in monitoring.exceptions(at=desk.at)}
         group.fill(group.order("flatten"), "100")
         assert Position.objects.get().quantity == 0
+        assert group_of(entry)["state"] == "done"
+        assert "order_group" not in {e["kind"] for e in monitoring.exceptions(at=desk.at)}
         desk.holds()
 
     def test_part_of_the_excess_undone_by_a_bust_makes_another_proposal(self, desk: Desk) -> None:
@@ -649,6 +653,30 @@ def test_cancel_all_ends_what_waits_and_what_works(desk: Desk) -> None:
     asked = desk_operations.cancel_matching([desk.account.pk], actor=desk.actor(desk.alice), at=datetime.now(UTC))
     group.turn()
     assert asked == 3
+    assert {s for s, *_ in group.shape().values()} == {"canceled"}
+    assert held() == {}
+    desk.holds()
+
+
+def test_a_liquidation_ends_the_group_and_nothing_of_it_begins_again(desk: Desk) -> None:
+    from orders.operations import liquidating
+    from risk.domain.scopes import Scope
+
+    group = bracket(desk)
+    entry = group.name(group.order("parent"))
+    group.fill(group.order("parent"), "40")
+    desk.at = datetime.now(UTC)
+    liquidating.begin(Scope("account", "MAIN"), reason="test", actor=desk.actor(desk.rita), at=desk.at)
+    desk.report(trade(desk, entry, "LATE", "10"))  # on its way as the cancel went out
+    group.turn()
+    assert {s for s, *_ in group.shape().values()} == {"canceled"}
+    liquidating.advance_all(at=datetime.now(UTC))
+    desk.send()
+    flat = desk.near.sent[-1]
+    assert (flat.side, flat.quantity) == ("sell", 50)
+    desk.report(trade(desk, flat, "FLAT", "50", "100"))
+    group.turn()
+    assert Position.objects.get().quantity == 0
     assert {s for s, *_ in group.shape().values()} == {"canceled"}
     assert held() == {}
     desk.holds()
