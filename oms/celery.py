@@ -10,7 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "oms.settings")
 
 app = Celery("oms")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(["oms.journal", "orders", "portfolio"])
+app.autodiscover_tasks(["oms.journal", "analytics", "orders", "portfolio"])
 
 
 @signals.task_prerun.connect(weak=False)

@@ -32,6 +32,7 @@ urlpatterns = [
     path("", views.blotter, name="blotter"),
     path("positions/", views.positions, name="positions"),
     path("risk/", views.risk, name="risk"),
+    path("execution/", views.execution, name="execution"),
     path("operations/", views.operations, name="operations"),
 ]
 

@@ -44,6 +44,12 @@ def risk(request: HttpRequest) -> HttpResponse:
 
 
 @login_required
+def execution(request: HttpRequest) -> HttpResponse:
+    """Show what execution cost, how brokers compare, and what routing learned."""
+    return _page(request, "execution.html")
+
+
+@login_required
 def operations(request: HttpRequest) -> HttpResponse:
     """Show what needs a person, how the brokers are, and the transfer of cash; for officers only."""
     if not roles_of(request.user) & READ_ALL:

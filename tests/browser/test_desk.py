@@ -345,6 +345,28 @@ def test_operations_book_a_deposit_once(page: Any) -> None:
     )
 
 
+def test_weights_take_two_people_and_say_what_they_change(page: Any) -> None:
+    log_in(page, "ops")
+    page.goto("/execution/")
+    page.wait_for_selector("#propose:not([hidden])")
+    page.select_option("#propose [name=name]", "miss_bps")
+    page.fill("#propose [name=value]", "12")
+    page.fill("#propose [name=reason]", "drill")
+    page.click("#propose button")
+    page.wait_for_selector('#weights tr:has-text("drill") >> text=proposed')
+    page.expected = re.compile("403")
+    page.click('#weights tr:has-text("drill") button')
+    page.click("dialog.ask >> text=Put it in force")
+    page.wait_for_selector(".toast >> text=Another person")
+    page.click("text=Log out")
+    log_in(page, "risk")
+    page.goto("/execution/")
+    page.click('#weights tr:has-text("drill") button')
+    page.wait_for_selector("dialog.ask >> text=user:ops")
+    page.keyboard.press("Enter")
+    page.wait_for_selector('#weights tr:has-text("drill") >> text=in force')
+
+
 def test_dark_and_light_stay_as_chosen(page: Any) -> None:
     log_in(page, "trader")
     back = "getComputedStyle(document.body).backgroundColor"

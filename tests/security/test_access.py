@@ -115,7 +115,7 @@ def test_g01_officers_read_all_and_find_nothing_that_is_not_there(house: House, 
 def test_g01_pages_show_only_the_accounts_of_the_reader(house: House) -> None:
     browser = Client()
     browser.force_login(house.people["trader"])
-    for page in ("/", "/positions/", "/risk/"):
+    for page in ("/", "/positions/", "/risk/", "/execution/"):
         shown = browser.get(page).content.decode()
         assert "ALPHA" in shown
         assert not [w for w in house.secrets() if w in shown], page
