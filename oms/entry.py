@@ -24,7 +24,7 @@ from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.errors import DomainError, Invalid, InvalidFields, Unavailable
 from oms.kernel.ids import uuid7
-from oms.runtime import crash, problems, rest, roles, wire
+from oms.runtime import crash, problems, rest, roles, signin, wire
 from oms.runtime.bodies import BODY_BYTES_MAX
 from oms.runtime.throttle import Budget, take
 from orders import operations as desk
@@ -215,7 +215,7 @@ def _authenticate(token: str) -> Caller | None:
                 held = roles.roles_of(row.user)
                 return Caller(
                     roles.actor_for(row.user, automated=True),
-                    "trader" in held,
+                    "trader" in held and roles.TRADE in signin.scopes_of(digest),
                     time.monotonic() + TOKEN_SECONDS,
                 )
     except (OperationalError, InterfaceError):

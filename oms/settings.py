@@ -72,6 +72,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "oms",
     "oms.journal",
+    "oms.access",
     "brokers",
     "routing",
     "portfolio",
@@ -134,6 +135,15 @@ SESSION_COOKIE_AGE = 30 * 60
 """Seconds without a request after which a log-in ends."""
 SESSION_AGE_MAX = 12 * 3600
 """Seconds after which it ends however busy it is."""
+SECOND_FACTOR = frozenset(
+    env.list("OMS_SECOND_FACTOR", default=["trader", "risk", "ops", "auditor", "admin"] if PRODUCTION else [])
+)
+"""Roles whose people log in with a code of their device besides the password."""
+PROOF_SECONDS = env.int("OMS_PROOF_SECONDS", default=300 if PRODUCTION else 0)
+"""How old a person's last proof of who they are may be for what is dangerous; 0 asks for none."""
+SEAL_KEYS = env.list("OMS_SEAL_KEYS", default=[])
+if PRODUCTION and any(len(k) < 32 for k in SEAL_KEYS):
+    raise ImproperlyConfigured("Each of OMS_SEAL_KEYS must hold at least 32 random characters.")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION and env.bool("OMS_SSL_REDIRECT", default=True)
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
@@ -271,6 +281,7 @@ configure_logs(
     secrets=[
         "" if SECRET_KEY == KNOWN_KEY else SECRET_KEY,
         METRICS_TOKEN,
+        *SEAL_KEYS,
         str(DATABASES["default"].get("PASSWORD") or ""),
         urlsplit(REDIS_URL).password or "",
     ],

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import msgspec
+from django.conf import settings as production
 from django.contrib.auth import get_user_model
 
 from brokers import queries as reference
@@ -25,6 +26,7 @@ from oms.kernel.errors import Conflict, Invalid, NotFound, Refused
 from oms.kernel.ids import uuid7
 from oms.runtime import sql
 from oms.runtime.constraints import refine
+from oms.runtime.logs import SECRET_NAMES
 from oms.runtime.transactions import in_transaction
 from portfolio.balances import add_cash
 from portfolio.booking import book
@@ -367,6 +369,8 @@ def add_broker(
 
 def require_usable(adapter: str, settings: Mapping[str, Any]) -> None:
     """Raise `Invalid` unless the adapter can be built, its host may be reached, and all that the settings name exists and can be read."""
+    if production.PRODUCTION:
+        _require_no_secret(settings)
     try:
         judge_settings(settings)
         build(adapter, dict(settings)).close()
@@ -384,6 +388,16 @@ def require_usable(adapter: str, settings: Mapping[str, Any]) -> None:
         raise Invalid("bad_settings", f"The setting {error} is missing.", field="settings") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError, msgspec.MsgspecError) as error:
         raise Invalid("bad_settings", f"These settings can't be used: {error}"[:300], field="settings") from error
+
+
+def _require_no_secret(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that hold a secret themselves: no table keeps one, they name the variable that does."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and set(value) != {"env"}:
+            _require_no_secret(value)
+        elif isinstance(value, str) and value and SECRET_NAMES.search(str(name)):
+            detail = f'{name}: put the secret into the environment and write {{"env": "ITS_NAME"}} here.'
+            raise Invalid("secret_in_settings", detail, field="settings")
 
 
 def _require_known(name: str, wanted: Any, there: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from oms.journal.edited import Edited
 from oms.kernel.errors import DomainError
 from oms.runtime.facts import Facts
 from oms.runtime.roles import actor_for, require_role
+from oms.runtime.sessions import require_recent_proof
 from risk import operations
 from risk.models import (
     AccountRules,
@@ -86,11 +87,12 @@ class LimitAdmin(SimpleHistoryAdmin, Judged):
 
     def _decide(self, request: HttpRequest, rows: QuerySet[Limit], decision: str) -> None:
         actor, at = actor_for(request.user, automated=False), timezone.now()
-        self.each(
-            request,
-            rows,
-            lambda row: operations.decide(row.pk, decision, reason="decided in the admin", actor=actor, at=at),
-        )
+
+        def decide(row: Limit) -> None:
+            require_recent_proof(request)
+            operations.decide(row.pk, decision, reason="decided in the admin", actor=actor, at=at)
+
+        self.each(request, rows, decide)
 
 
 @admin.register(Halt)
@@ -114,11 +116,12 @@ class HaltAdmin(Judged):
     def release(self, request: HttpRequest, queryset: QuerySet[Halt]) -> None:
         """Let the scopes trade again."""
         actor, at = actor_for(request.user, automated=False), timezone.now()
-        self.each(
-            request,
-            queryset,
-            lambda row: operations.release_halt(row.pk, reason="released in the admin", actor=actor, at=at),
-        )
+
+        def let_go(row: Halt) -> None:
+            require_recent_proof(request)
+            operations.release_halt(row.pk, reason="released in the admin", actor=actor, at=at)
+
+        self.each(request, queryset, let_go)
 
 
 @admin.register(Approval)

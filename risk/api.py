@@ -30,6 +30,7 @@ from oms.runtime.rest import (
     whole,
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
+from oms.runtime.sessions import require_recent_proof
 from portfolio import queries as portfolio
 from portfolio.models import Account
 from risk import operations, queries
@@ -225,6 +226,7 @@ class HaltRelease(Api):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Let a scope trade again, as another person than the one who stopped it."""
         reason = body_of(request, ReleaseIn)["reason"]
+        require_recent_proof(request)
         halt = operations.release_halt(parse_id(id), reason=reason, actor=actor_of(request), at=self.now())
         return Response(queries.halt_out(halt))
 

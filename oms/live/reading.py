@@ -15,6 +15,7 @@ from oms.journal.domain import account_stream
 from oms.journal.publishing import frame_of
 from oms.kernel import json
 from oms.runtime import sessions, sql
+from oms.runtime.roles import READ
 from oms.runtime.signin import Tokens
 from orders import queries as orders
 from portfolio import queries as portfolio
@@ -56,7 +57,7 @@ def identify(token: str) -> Identity | None:
         found = Tokens().authenticate_credentials(token.encode())
     except (APIException, UnicodeError):
         return None
-    return Identity(found[0].pk, found[1].digest)
+    return Identity(found[0].pk, found[1].digest) if READ in found[1].scopes else None
 
 
 @inThread

@@ -1,20 +1,68 @@
 """The desk's pages: each is a frame that its script fills from the API and the WebSocket."""
 
+from typing import Any
+
+from django.contrib.auth import authenticate
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.views import LoginView
+from django.contrib.auth.views import LoginView, redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_POST
 
-from oms.runtime.roles import READ_ALL, roles_of
+from oms.access import factors
+from oms.kernel import json
+from oms.kernel.errors import DomainError
+from oms.runtime import sessions
+from oms.runtime.problems import problem
+from oms.runtime.roles import READ_ALL, actor_for, roles_of
 from portfolio.queries import visible_accounts
 
 
 class SignIn(LoginView):
-    """Log in with name and password."""
+    """Log in with name and password, and with the code of a device where the user has one enrolled."""
 
     template_name = "login.html"
     redirect_authenticated_user = True
+
+
+@login_required
+def second_factor(request: HttpRequest) -> HttpResponse:
+    """Enrol a second factor: show the key, take a first code, show the recovery codes once."""
+    told: dict[str, Any] = {}
+    try:
+        if request.method == "POST":
+            user = request.user
+            actor = actor_for(user, automated=False)
+            told["recovery"] = factors.confirm(user, request.POST.get("code", ""), actor=actor, at=timezone.now())
+            request.session.pop(sessions.BARE, None)
+            request.session.cycle_key()
+            sessions.prove(request)
+        else:
+            request.session["_enrolling"] = told["address"] = factors.begin(request.user)
+    except DomainError as error:
+        told = {"fault": error.detail, "address": request.session.get("_enrolling", "")}
+    if told.get("recovery") or not told.get("address"):
+        request.session.pop("_enrolling", None)
+    return render(request, "second_factor.html", told)
+
+
+@login_required
+@require_POST
+def confirm(request: HttpRequest) -> HttpResponse:
+    """Take the password (and code) of who is logged in once more; what is dangerous is open to them then for a while."""
+    user = authenticate(request, username=request.user.get_username(), password=request.POST.get("password", ""))
+    if user is None or user.pk != request.user.pk:
+        told = problem(403, "wrong_password", "This is not your password, or not the code of now.")
+        return HttpResponse(json.dump_bytes(told), status=403, content_type="application/problem+json")
+    sessions.prove(request)
+    return HttpResponse(status=204)
+
+
+def to_sign_in(request: HttpRequest) -> HttpResponse:
+    """Lead the admin's own log-in to the desk's, which knows second factors."""
+    return redirect_to_login(request.GET.get("next", "/admin/"))
 
 
 def _page(request: HttpRequest, template: str) -> HttpResponse:

@@ -11,6 +11,9 @@ from oms.kernel.errors import Forbidden
 
 ROLES = frozenset({"trader", "risk", "ops", "auditor", "admin"})
 READ_ALL = frozenset({"risk", "ops", "auditor", "admin"})
+READ, TRADE, OFFICE = "read", "trade", "office"
+SCOPES = frozenset({READ, TRADE, OFFICE})
+"""What a token may be made for: reading; what traders do; what everybody else does, each only as far as its user may."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -27,7 +30,17 @@ class SignedIn(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Judge by the method alone: a body is never read for someone who may not act."""
-        return bool(request.user and request.user.is_active) and request.method in SAFE
+        if not (request.user and request.user.is_active) or request.method not in SAFE:
+            return False
+        require_scope(request, READ)
+        return True
+
+
+def require_scope(request: Request, *wanted: str) -> None:
+    """Raise `Forbidden` for a token that was made for none of what is wanted; a person's log-in is made for all."""
+    scopes = getattr(request.auth, "scopes", SCOPES)
+    if not scopes & set(wanted):
+        raise Forbidden("scope_required", f"This token was not made for it; it needs the scope {' or '.join(wanted)}.")
 
 
 def roles_of(user: Any) -> frozenset[str]:
@@ -54,8 +67,11 @@ def acting(*allowed: str, reading: Sequence[str] | None = None) -> type[BasePerm
             if request.method in SAFE:
                 if reading is not None:
                     require_role(request.user, *reading)
+                require_scope(request, READ)
                 return True
             require_role(request.user, *allowed)
+            as_trader, as_officer = "trader" in allowed, bool(set(allowed) - {"trader"})
+            require_scope(request, *[s for s, fits in ((TRADE, as_trader), (OFFICE, as_officer)) if fits])
             return True
 
     return Acting

@@ -22,6 +22,7 @@ from rest_framework import exceptions
 
 from oms.runtime.redis import client
 from oms.runtime.refusals import address_of, sign_in_failed, signed_in
+from oms.runtime.roles import SCOPES
 from oms.runtime.throttle import Window, take
 
 FREE_TRIES = 4
@@ -35,6 +36,17 @@ LOCAL_MAX = 10_000
 TOKENS = Window("wrong-tokens", 20, fallback=True)
 """Wrong tokens a second and address before the answer becomes 429."""
 log = structlog.get_logger(__name__)
+
+
+def second_factor(user: Any, code: str) -> bool:
+    """Tell whether a log-in with the right password may go on; the layer that keeps second factors puts its own here."""
+    return True
+
+
+def scopes_of(digest: str) -> frozenset[str]:
+    """Return what a token may do of all that its user may; the layer that keeps their terms puts its own here."""
+    return SCOPES
+
 
 _local: OrderedDict[str, tuple[int, float]] = OrderedDict()
 _lock = threading.Lock()
@@ -57,7 +69,8 @@ class PatientBackend(ModelBackend):
             self._tell(username, address, locked)
             raise PermissionDenied
         user = super().authenticate(request, username=username, password=password, **kwargs)
-        if user is None:
+        code = str(kwargs.get("code") or (request.POST.get("code", "") if request is not None else ""))
+        if user is None or not second_factor(user, code):
             for key, _ in counted:
                 _fail(key, now)
             self._tell(username, address, max(_wait(key, free, now) for key, free in counted))
@@ -77,9 +90,11 @@ class Tokens(TokenAuthentication):  # type: ignore[misc]
     def authenticate_credentials(self, token: bytes) -> Any:
         """Return user and token, or raise with the same words for every token that is not valid."""
         try:
-            return super().authenticate_credentials(token)
+            user, found = super().authenticate_credentials(token)
         except UnicodeError:
             raise exceptions.AuthenticationFailed from None
+        found.scopes = scopes_of(found.digest)
+        return user, found
 
     def authenticate(self, request: Any) -> Any:
         """Authenticate the request's token, counting failures by address."""

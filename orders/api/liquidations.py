@@ -21,6 +21,7 @@ from oms.runtime.rest import (
     refuse_unknown_parameters,
 )
 from oms.runtime.roles import acting, actor_of
+from oms.runtime.sessions import require_recent_proof
 from orders.operations.liquidating import SCOPES, begin, liquidation_out
 from risk.api import OFFICERS, HaltScope, rows_of
 from risk.models import Liquidation
@@ -80,6 +81,7 @@ class Liquidations(Api):
     @extend_schema(request=LiquidationIn, responses={201: LiquidationOut, **problems(400, 409)})
     def post(self, request: Request) -> Response:
         """Stop a scope, cancel what is open there and bring its positions to zero; follow it until it has a proof."""
+        require_recent_proof(request)
         liquidation = begin(**body_of(request, LiquidationIn), actor=actor_of(request), at=self.now())
         return Response(liquidation_out(liquidation), status=201)
 

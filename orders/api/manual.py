@@ -24,6 +24,7 @@ from oms.runtime.rest import (
     text_parameter,
 )
 from oms.runtime.roles import acting, actor_of, require_role
+from oms.runtime.sessions import require_recent_proof
 from orders.domain.tickets import SIDES
 from orders.models import Execution
 from orders.operations import manual
@@ -168,6 +169,7 @@ class Approvals(Api):
     @extend_schema(request=ApprovalIn, responses={200: ApprovalOut, **problems(400, 404, 409)})
     def post(self, request: Request) -> Response:
         """Decide, as another person than the maker, with the maker's role; what is approved is carried out at once."""
+        require_recent_proof(request)
         body, at = body_of(request, ApprovalIn), self.now()
         approval = risk.find_approval(body["object"])
         require_role(request.user, risk.DECIDED_BY[Approval.Kind(approval.object_kind)])

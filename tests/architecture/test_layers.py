@@ -2,7 +2,7 @@
 
 from django.apps import apps
 
-STACK = ["journal", "brokers", "routing", "portfolio", "risk", "orders", "analytics"]
+STACK = ["journal", "access", "brokers", "routing", "portfolio", "risk", "orders", "analytics"]
 FRAMEWORK = {"auth", "contenttypes"}
 
 

@@ -1,4 +1,5 @@
 // The REST API with the browser's session.
+import { askWho } from "./dialog.js";
 
 export class Problem extends Error {
   constructor(status, body) {
@@ -27,8 +28,20 @@ async function call(method, path, body, headers = {}) {
   const text = await answer.text();
   let value = {};
   try { value = text ? JSON.parse(text) : {}; } catch { value = { detail: "The answer can't be read." }; }
+  if (!answer.ok && value.code === "confirm_identity" && await proved()) return call(method, path, body, headers);
   if (!answer.ok) throw new Problem(answer.status, value);
   return value;
+}
+
+/** Ask who sits there once more, for what is dangerous; tell whether the desk believed it. */
+async function proved() {
+  const given = await askWho();
+  if (!given) return false;
+  const answer = await fetch("/confirm/", {
+    method: "POST", credentials: "same-origin", headers: { "X-CSRFToken": cookie("csrftoken") }, body: new URLSearchParams(given),
+  });
+  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({})));
+  return true;
 }
 
 export const get = (path, parameters = {}) => {

@@ -36,6 +36,29 @@ export function ask({ title, facts = [], text = "", yes = "Yes", no = "No, back"
   }));
 }
 
+/** Ask who sits there, and return null for no, else { password, code }. */
+export function askWho() {
+  const password = element("input", { type: "password", name: "password", autocomplete: "current-password", required: true });
+  const code = element("input", { name: "code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: 16 });
+  const dialog = element("dialog", { class: "ask" }, element("form", { method: "dialog", class: "card" },
+    element("h2", {}, "Is it you?"),
+    element("p", { class: "wide" }, "This needs your password once more."),
+    element("label", { class: "wide" }, "Password ", password),
+    element("label", { class: "wide" }, "Code, if you have a device ", code),
+    element("div", { class: "wide actions" },
+      element("button", { type: "button", onclick: () => dialog.close("no") }, "No, back"),
+      element("button", { class: "primary", value: "yes" }, "Go on")),
+  ));
+  document.body.append(dialog);
+  dialog.returnValue = "no";
+  dialog.showModal();
+  password.focus();
+  return new Promise((done) => dialog.addEventListener("close", () => {
+    dialog.remove();
+    done(dialog.returnValue === "yes" ? { password: password.value, code: code.value } : null);
+  }));
+}
+
 /** Show something to read; Escape or Enter closes it. */
 export function tell(title, ...content) {
   const dialog = element("dialog", { class: "ask" }, element("form", { method: "dialog", class: "card" }, element("h2", {}, title),
