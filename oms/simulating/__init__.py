@@ -167,6 +167,7 @@ class Simulation:
             if closing:
                 desk.cancel_matching(accounts, actor=Actor.system("trader"), at=self.world.at, reason="the end")
             for _ in range(DRAIN_STEPS_MAX):
+                self.officers.decide("refuse")
                 self._step(DRAIN_SECONDS if closing else 2.0)
                 if not self._busy(closing=closing):
                     break

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from brokers.simulation.demo import DEMO_INSTRUMENTS
-from brokers.simulation.market import MarketModel
+from brokers.simulation.market import MarketModel, Walk
 from oms.kernel.actor import Actor
+from oms.kernel.decimals import text
 from oms.kernel.errors import DomainError
 from oms.runtime import crash
 from oms.simulating.world import Died, World, die
 from orders import operations as desk
 from orders.domain.algos import AT_ENDS, CATCH_UPS, NAMES, SCHEDULED, TIMES_IN_FORCE, AlgoTerms
-from orders.domain.tickets import Terms, Ticket
+from orders.domain.tickets import Terms, Ticket, parse_ticket
 from orders.models import Order
+from orders.operations import manual
 from orders.operations.halting import halt
 from orders.states import OPEN
 from risk import operations as risk
@@ -30,6 +33,14 @@ TYPES = ("market", "market", "limit", "limit", "limit", "stop", "stop_limit", "t
 WORKED = 0.3
 """How many of the orders that could be are worked in slices."""
 TIMES = ("day", "day", "gtc", "ioc", "fok", "gtd")
+
+
+BRACKETS = 0.08
+"""The share of orders that bring their exits."""
+
+
+def _on_tick(price: Decimal, tick: Decimal) -> str:
+    return text(max(price // tick * tick, tick))
 
 
 class Traders:
@@ -84,6 +95,8 @@ class Traders:
         kind = rng.choice(TYPES)
         mid = Decimal(repr(walk.mid))
         self.made += 1
+        if rng.random() < BRACKETS:
+            return self._bracket(account, walk)
         return Ticket(
             account=account,
             client_order_id=f"S{self.made}",
@@ -93,6 +106,27 @@ class Traders:
             order_type=kind,
             **self._terms(kind, side, mid, walk.tick),
         )
+
+    def _bracket(self, account: str, walk: Walk) -> Ticket:
+        """Return an order whose exits follow it: one takes the profit, one stops the loss."""
+        mid = Decimal(repr(walk.mid))
+        exits = {
+            "take_profit": {"limit_price": _on_tick(mid * Decimal("1.0004"), walk.tick)},
+            "stop_loss": {"stop_price": _on_tick(mid * Decimal("0.9996"), walk.tick)},
+        }
+        return self._parsed(account, walk, budget=30_000, **exits)
+
+    def _parsed(self, account: str, walk: Walk, *, budget: int, **more: Any) -> Ticket:
+        """Return a market order to buy, read as a program would send it."""
+        quantity = (
+            max(1, int(Decimal(self.rng.randint(budget // 4, budget)) / (Decimal(repr(walk.mid)) * walk.lot)))
+            * walk.lot
+        )
+        told = {
+            "account": account, "client_order_id": f"S{self.made}", "symbol": walk.symbol, "side": "buy",
+            "quantity": text(quantity), "order_type": "market",
+        }  # fmt: skip
+        return parse_ticket(told | more, at=self.world.at)
 
     def _terms(self, kind: str, side: str, mid: Decimal, tick: Decimal) -> dict[str, Any]:
         """Return prices near the market, and a time in force that goes with the type."""
@@ -188,6 +222,12 @@ class Officers:
             self.halts += 1
         for engaged in Halt.objects.filter(released_at=None, engaged_at__lt=self.world.at - timedelta(seconds=5)):
             risk.release_halt(engaged.id, reason="looked at", actor=self.other, at=self.world.at)
+
+    def decide(self, decision: str) -> None:
+        """Decide on every order that waits for another person."""
+        for order_id in list(Order.objects.filter(status="held").order_by("id").values_list("id", flat=True)):
+            with suppress(DomainError):  # it waits for its group, or was decided meanwhile
+                manual.decide(order_id, decision, reason="looked at", actor=self.other, at=self.world.at)
 
     def release_all(self) -> None:
         """Let everything trade."""

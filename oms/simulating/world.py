@@ -227,6 +227,7 @@ class Pricer(Process):
     def step(self) -> None:
         """Look once."""
         desk.watch(at=self.world.at)
+        desk.release_apart(at=self.world.at)
         desk.follow_groups(at=self.world.at)
         desk.guard(at=self.world.at)
         desk.advance_all(at=self.world.at)
