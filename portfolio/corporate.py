@@ -44,6 +44,7 @@ from portfolio.domain.families import (
     SYMBOL_CHANGE,
     TYPES,
 )
+from portfolio.modelling import retarget
 from portfolio.models import Account, CorporateAction, Entitlement, LedgerEntry, LedgerTransaction
 from portfolio.rates import rates_of
 from portfolio.rematching import Kin, Lines, Posting, applied_actions, fold, lines_of, rematch, tied
@@ -329,10 +330,13 @@ def _change_instrument(action: CorporateAction, *, actor: Actor, at: datetime, b
     if action.type == SYMBOL_CHANGE:
         old = action.instrument.symbol
         reference_operations.rename(action.instrument_id, to=action.new_symbol, actor=actor, at=at)
+        retarget(old, action.new_symbol, actor=actor, at=at)
         action.new_symbol = old  # what it is called again if this is reversed
         action.save(update_fields=["new_symbol"])
     elif action.type in (DELISTING, MERGER):
         reference_operations.set_active(action.instrument_id, active=back, actor=actor, at=at)
+        if action.target is not None and not back:
+            retarget(action.instrument.symbol, action.target.symbol, actor=actor, at=at)
 
 
 # What changes lots.

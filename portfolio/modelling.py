@@ -11,9 +11,9 @@ from oms.kernel import json
 from oms.kernel.actor import Actor
 from oms.kernel.errors import Invalid, InvalidFields
 from oms.runtime import sql
-from oms.runtime.transactions import in_transaction
+from oms.runtime.transactions import in_transaction, require_transaction
 from portfolio.domain.options import parse_options
-from portfolio.domain.targets import parse_targets
+from portfolio.domain.targets import parse_targets, renamed
 from portfolio.domain.tracking import judge
 from portfolio.models import Account, ModelPortfolio, RebalanceRule, RiskLoading, RiskModel
 
@@ -36,6 +36,23 @@ def set_model(*, code: str, name: str, targets: Mapping[str, Any], actor: Actor,
     data = {"model": code, "targets": dict(targets), "before": before.targets if before else None}
     _tell("model_portfolio.set", code, data, actor=actor, at=at)
     return model
+
+
+def retarget(old: str, new: str, *, actor: Actor, at: datetime) -> list[str]:
+    """Let targets name another symbol where one took the place of another; return the models that changed.
+
+    A part of the operation that changes the symbol, in its transaction.
+    """
+    require_transaction()
+    changed = []
+    for model in ModelPortfolio.objects.select_for_update().order_by("code"):
+        targets = renamed(model.targets, old, new)
+        if targets != model.targets:
+            model.targets = targets
+            model.save(update_fields=["targets"])
+            changed.append(model.code)
+            _tell("model_portfolio.retargeted", model.code, {"before": old, "after": new}, actor=actor, at=at)
+    return changed
 
 
 @in_transaction

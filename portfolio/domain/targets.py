@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-from oms.kernel.decimals import EXACT, ZERO, parse
+from oms.kernel.decimals import EXACT, ZERO, parse, text
 from oms.kernel.errors import DomainError, Invalid, InvalidFields
 
 CASH = "cash"
@@ -54,6 +54,19 @@ def parse_targets(raw: object) -> Targets:
     if found.faults:
         raise InvalidFields(found.faults)
     return Targets(found.weights, found.cash, found.groups)
+
+
+def renamed(raw: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Return targets as they are spelled with another name for a symbol; where both are named their weights add up."""
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        key = new if name == old else name
+        inner = isinstance(value, Mapping)
+        kept = dict(value) | {"targets": renamed(value["targets"], old, new)} if inner and "targets" in value else value
+        if key in found and not inner:
+            kept = text(parse(found[key]) + parse(kept))
+        found[key] = kept
+    return found
 
 
 class _Reader:

@@ -11,7 +11,7 @@ from brokers import queries as market
 from oms.kernel.ids import uuid7
 from orders.api import corporate as desk_api
 from portfolio import api, queries
-from portfolio.models import Entitlement, LedgerEntry, LotPolicy, Position
+from portfolio.models import Entitlement, LedgerEntry, LotPolicy, ModelPortfolio, Position
 from tests.conftest import Desk
 from tests.integration.test_corporate_actions import act, broken, cash
 from tests.integration.test_portfolio import book, fill
@@ -170,7 +170,11 @@ def test_what_was_merged_away_trades_no_longer(desk: Desk) -> None:
 
 def test_a_new_symbol_keeps_all_that_is_booked(desk: Desk) -> None:
     bought(desk)
+    inner = {"tech": {"weight": "0.6", "targets": {"AAPL": "0.5", "MSFT": "0.5"}}, "AAPL": "0.1"}
+    ModelPortfolio.objects.create(code="HOUSE", targets=inner)
     action = applied(desk, "symbol_change", new_symbol="APPL2")
+    told = ModelPortfolio.objects.get().targets
+    assert told == {"tech": {"weight": "0.6", "targets": {"APPL2": "0.5", "MSFT": "0.5"}}, "APPL2": "0.1"}
     assert held(desk, "APPL2")["quantity"] == "100"
     listed = {x.symbol for x in market.listings().values()}
     assert "APPL2" in listed
