@@ -28,8 +28,8 @@ from orders.models import Order
 from orders.operations import lapse_held
 from orders.operations.reconciling import reconcile
 from orders.states import OPEN
-from portfolio import settlement, snapshots
-from portfolio.models import Break, DayEndStep, Reconciliation, Statement
+from portfolio import settlement, valuing
+from portfolio.models import Break, DailyValue, DayEndStep, Reconciliation, Statement
 
 DAY_END_LOCK = 7309
 SHOWN = 20
@@ -50,7 +50,12 @@ def _settle(day: date, actor: Actor, clock: Callable[[], datetime]) -> Told:
 
 
 def _snapshot(day: date, actor: Actor, clock: Callable[[], datetime]) -> Told:
-    return {"accounts": snapshots.take(day, at=clock())}
+    """Keep what accounts are worth; of a day that is over stands what was kept last while it was there."""
+    at = clock()
+    if day == at.date():
+        valuing.snapshot(at=at)
+    kept = DailyValue.objects.filter(day=day)
+    return {"accounts": kept.count(), "not_known": kept.filter(equity=None).count()}
 
 
 def _statements(day: date, actor: Actor, clock: Callable[[], datetime]) -> Told:

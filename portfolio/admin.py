@@ -20,7 +20,6 @@ from portfolio.models import (
     CorporateAction,
     DailyValue,
     DayEndStep,
-    DaySnapshot,
     Entitlement,
     Flow,
     LedgerEntry,
@@ -389,16 +388,6 @@ class DayEndStepAdmin(Facts):
     list_display = ["day", "step", "state", "tries", "done_by", "ended_at"]
     list_filter = ["state", "step"]
     ordering = ["-day", "id"]
-
-
-@admin.register(DaySnapshot)
-class DaySnapshotAdmin(Facts):
-    """What accounts held at the ends of days."""
-
-    list_display = ["day", "account", "equity", "unpriced", "taken_at"]
-    list_filter = ["account"]
-    list_select_related = ["account"]
-    ordering = ["-day"]
 
 
 @admin.register(DailyValue)

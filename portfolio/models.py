@@ -955,26 +955,3 @@ class DayEndStep(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day} {self.step}: {self.state}"
-
-
-class DaySnapshot(models.Model):
-    """What an account held at the end of a day, at the middle of the last market, as it was known then. Written once."""
-
-    day = models.DateField()
-    account = models.ForeignKey(Account, models.PROTECT, db_index=False)
-    cash = models.JSONField()  # currency to amount
-    positions = (
-        models.JSONField()
-    )  # symbol, quantity, cost, price, value, currency; price and value null without a quote
-    equity = ExactField(null=True)  # in the account's currency; null where a price or a rate is missing
-    unpriced = models.PositiveIntegerField()
-    taken_at = models.DateTimeField()
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["account", "day"], name="day_snapshot_once"),
-            *bounded("day_snapshot", any_sign=("equity",)),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.account_id} at the end of {self.day}"

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, transaction
 
 from oms.journal.models import Event
-from portfolio.models import DayEndStep, DaySnapshot, Reconciliation
+from portfolio.models import DailyValue, DayEndStep, Reconciliation
 from tests.conftest import Desk
 
 pytestmark = pytest.mark.django_db
@@ -60,14 +59,12 @@ def test_a_step_that_failed_is_tried_again_and_those_that_are_done_are_not(desk:
     assert Event.objects.filter(kind="day_end.done").count() == 6
 
 
-def test_a_snapshot_is_written_once(desk: Desk) -> None:
+def test_what_accounts_are_worth_is_kept_for_the_day(desk: Desk) -> None:
     assert end()[0] == 0
-    snapshot = DaySnapshot.objects.get()
-    assert (snapshot.cash, snapshot.equity, snapshot.positions) == ({"USD": "1000000"}, Decimal(1_000_000), [])
-    with pytest.raises(IntegrityError), transaction.atomic():
-        DaySnapshot.objects.update(equity=0)
+    value = DailyValue.objects.get()
+    assert (value.day, value.equity) == (datetime.now(UTC).date(), Decimal(1_000_000))
     assert end("--again")[0] == 0
-    assert DaySnapshot.objects.count() == 1
+    assert DailyValue.objects.count() == 1
 
 
 def test_a_day_that_lies_ahead_is_not_ended(desk: Desk) -> None:
