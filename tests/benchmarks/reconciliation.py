@@ -48,15 +48,18 @@ SELECT 'BIG' || n, '', 'equity', '', 'USD', 0.01, 1, 1, '', '', '', true FROM ge
 """
 FILLS = """
 CREATE TEMP TABLE drawn AS
-SELECT n, a.id AS account, l.broker_account_id, l.broker_id, i.id AS instrument, i.symbol, CASE WHEN n %% 3 = 0 THEN 'sell' ELSE 'buy' END AS side,
+WITH places AS (
+  SELECT (SELECT array_agg(id ORDER BY id) FROM brokers_instrument WHERE symbol LIKE 'BIG%%') AS instruments,
+    (SELECT array_agg(symbol ORDER BY id) FROM brokers_instrument WHERE symbol LIKE 'BIG%%') AS symbols,
+    array_agg(l.account_id ORDER BY a.code) AS accounts, array_agg(l.broker_account_id ORDER BY a.code) AS kept, min(l.broker_id) AS broker
+  FROM portfolio_brokerlink l JOIN portfolio_account a ON a.id = l.account_id WHERE a.code LIKE 'BIG%%'
+)
+SELECT n, accounts[1 + n %% %(accounts)s] AS account, kept[1 + n %% %(accounts)s] AS broker_account_id, broker AS broker_id,
+  instruments[1 + (n / %(accounts)s) %% %(instruments)s] AS instrument, symbols[1 + (n / %(accounts)s) %% %(instruments)s] AS symbol,
+  CASE WHEN n %% 3 = 0 THEN 'sell' ELSE 'buy' END AS side,
   (1 + n %% 7)::numeric AS quantity, (100 + n %% 50)::numeric + 0.25 AS price, 0.35::numeric AS fees,
-  %(day)s::date + make_interval(secs => 86000.0 * n / %(fills)s) AS at, md5(n::text) AS noise,
-  (n - 1) / (%(accounts)s * i.per)::int AS round
-FROM generate_series(1, %(fills)s) n
-JOIN (SELECT id, symbol, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS per FROM brokers_instrument
-      WHERE symbol LIKE 'BIG%%') i ON i.place = (n / %(accounts)s) %% i.per
-JOIN (SELECT id, row_number() OVER (ORDER BY code) - 1 AS place FROM portfolio_account WHERE code LIKE 'BIG%%') a ON a.place = n %% %(accounts)s
-JOIN portfolio_brokerlink l ON l.account_id = a.id
+  %(day)s::date + make_interval(secs => 86000.0 * n / %(fills)s) AS at, md5(n::text) AS noise
+FROM generate_series(1, %(fills)s) n, places
 """
 ORDERS = """
 INSERT INTO orders_order (id, account_id, client_order_id, body_hash, placed_sequence, instrument_id, side, quantity, order_type,
