@@ -419,3 +419,11 @@ def test_a_lost_connection_is_told_and_mended(page: Any) -> None:
     cut = False
     page.wait_for_selector("#connection[data-state=live]", timeout=30_000)
     assert page.locator("#stale").is_hidden()
+
+
+def test_positions_show_the_whole_in_the_accounts_currency_and_how_it_did(page: Any) -> None:
+    log_in(page, "trader")
+    page.goto("/positions/")
+    page.wait_for_selector("#whole >> text=All in USD")
+    page.wait_for_selector("#performance >> text=Return, time-weighted")
+    assert "%" in page.locator("#performance b").first.inner_text()

@@ -48,7 +48,7 @@ export class Live {
     this.state("live");
     if (message.account && message.account !== this.account) return;
     if (message.type === "snapshot") { this.seq[message.account] = message.seq; this.snapshot(message); }
-    else if (message.type === "mark") this.mark(message.data);
+    else if (message.type === "mark") this.mark(message.data, message.totals ?? null);
     else if (message.seq) { this.seq[message.account] = message.seq; this.frame(message); }
   }
 

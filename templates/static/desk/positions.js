@@ -40,13 +40,47 @@ const render = eachFrame(() => {
   empty.hidden = rows.length > 0;
   empty.textContent = !account() ? "No account is granted to you. Ask an administrator." : book.loaded ? "Flat: no open position." : "Waiting for the desk…";
   document.getElementById("late").hidden = !book.late();
-  totals.replaceChildren(...book.totals().map(tile));
+  totals.replaceChildren(...book.totals().map(tile), ...(whole ? [wholeTile()] : []), ...(performed ? [performanceTile()] : []));
   if (book.loaded) settled();
 });
 
+let whole = null, performed = null;
+const figure = (label, value, shown = money(value)) => element("div", {}, element("span", { class: "dim" }, label), element("b", { class: tone(value) }, shown));
+const percent = (part) => (part === null ? "unavailable" : `${decimal(String(Number(part) * 100), 2)} %`);
+
+/** All currencies in the account's own, as the desk last marked it; what is missing or old is counted, never taken as zero. */
+function wholeTile() {
+  const left = [[whole.unpriced, "without a price"], [whole.unrated.length, "currencies without a rate"], [whole.stale, "with an old price"]].filter(([n]) => n).map(([n, what]) => `${n} ${what}`);
+  return element("div", { class: "tile", id: "whole" },
+    figure(`All in ${whole.currency}`, whole.value), figure("Unrealised", whole.unrealized), figure("Day P&L", whole.day),
+    element("span", { class: "stale under" }, left.join(", ")));
+}
+
+/** Returns since the account was opened, and the curve of its growth with flows left out. */
+function performanceTile() {
+  const points = performed.curve.map((p) => [Date.parse(p.at), Number(p.index)]), fall = performed.max_drawdown;
+  return element("div", { class: "tile", id: "performance" },
+    figure("Return, time-weighted", performed.time_weighted, percent(performed.time_weighted)),
+    line({ points, every: Infinity }, { width: 180, height: 40, label: `Growth since ${performed.from}, flows left out` }),
+    figure("A year, money-weighted", performed.money_weighted_annual, percent(performed.money_weighted_annual)),
+    figure("Deepest fall", fall ? `-${fall.depth}` : "0", percent(fall ? `-${fall.depth}` : "0")),
+    element("span", { class: "stale under" }, performed.missing_days ? `${performed.missing_days} days whose worth is not known` : ""));
+}
+
+async function loadPerformance() {
+  const code = account();
+  if (!code) return;
+  try {
+    const [value, told] = await Promise.all([get(`accounts/${encodeURIComponent(code)}/valuation`), get(`accounts/${encodeURIComponent(code)}/performance`)]);
+    if (code !== account()) return;
+    whole = value;
+    performed = told;
+    render();
+  } catch (problem) { toast(problem.message, "bad"); }
+}
+
 function tile({ currency, day, unrealized, realized, missing }) {
   const series = book.seen(`day ${currency}`);
-  const figure = (label, value) => element("div", {}, element("span", { class: "dim" }, label), element("b", { class: tone(value) }, money(value)));
   return element("div", { class: "tile" },
     figure(`Day P&L ${currency}`, day), line(series, { width: 180, height: 40, zero: true, label: `Day P&L ${currency}. ${since(series)}` }),
     figure("Unrealised", unrealized), figure("Realised", realized),
@@ -72,10 +106,11 @@ const live = new Live({
     if (message.type === "halt") showHalts();
     showCash();
   },
-  mark: (rows) => book.mark(rows),
+  mark(rows, sums) { if (sums) whole = sums; book.mark(rows); },
 });
 
-onAccount((code) => { book.open(code); cash.render([]); live.follow(code); render(); });
+onAccount((code) => { book.open(code); cash.render([]); whole = performed = null; live.follow(code); loadPerformance(); render(); });
+setInterval(loadPerformance, 300000);
 if (!account()) showState("offline", "no account");
 ready.then(render).catch(() => {});
 flat.addEventListener("change", render);
