@@ -94,6 +94,7 @@ def seed(at: datetime, actor: Actor) -> None:
             actor=actor,
             at=at,
         )
+    _first_quotes(at)  # ahead of the money, so that its worth in the accounts' own currency is known
     for code, _, _, money, traders in ACCOUNTS:
         for currency, amount in money.items():
             portfolio.transfer(
@@ -115,7 +116,6 @@ def seed(at: datetime, actor: Actor) -> None:
         )
         for k, v in LIMITS.items()
     )
-    _first_quotes(at)
 
 
 def _people() -> None:
