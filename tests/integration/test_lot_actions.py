@@ -122,7 +122,7 @@ SPIN_TERMS = {"ratio": [1, 4], "target": "MSFT", "cost_share": "0.25", "cash_in_
         ("fifo", "delisting", {"cash": "0"}),
     ],
 )  # fmt: skip
-def test_late_fills_busts_and_a_late_action_end_the_same(desk: Desk, method: str, type: str, terms: Any) -> None:  # noqa: A002
+def test_b18_late_fills_busts_and_a_late_action_end_the_same(desk: Desk, method: str, type: str, terms: Any) -> None:  # noqa: A002
     if method != "fifo":
         LotPolicy.objects.create(account=desk.account, since=date(2020, 1, 1), method=method)
     first = fill(desk, "buy 103 AAPL @ 15.1", executed_at=BEFORE)
