@@ -13,7 +13,7 @@ from orders import operations as desk
 from orders.operations import sending
 from risk.models import Limit
 
-SEEDS, ORDERS = 25, 40
+SEEDS, ORDERS = 25, 30
 
 
 @pytest.fixture(scope="module")
