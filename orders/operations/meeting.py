@@ -29,8 +29,8 @@ SETTLING_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-def meet_again(broker: BrokerRef, *, actor: Actor, clock: Any) -> int:
-    """Ask how our orders stand at a broker whose session has just begun; return how many had ended without our knowing.
+def meet_again(broker: BrokerRef, *, began_at: datetime, actor: Actor, clock: Any) -> int:
+    """Ask how our orders stand at a broker whose session has begun; return how many had ended without our knowing.
 
     What waits to be canceled, or to be asked about, waits no longer. Fills are told by the session alone; where the broker
     counts others than we do somebody must look.
@@ -38,6 +38,7 @@ def meet_again(broker: BrokerRef, *, actor: Actor, clock: Any) -> int:
     adapter = adapter_for(broker.id, broker.adapter, broker.settings)
     if not may_speak(broker.id, adapter) or not isinstance(adapter, Hosted):
         return 0
+    leave_open(broker, at=clock(), before=began_at)
     _hurry(broker)
     names = list(_open(broker))
     if not names and not _unanswered(broker):
@@ -76,20 +77,23 @@ def probe(broker: BrokerRef, *, clock: Any) -> bool | None:
     return answered
 
 
-def leave_open(broker: BrokerRef, *, at: datetime) -> int:
-    """Take what was written to a session that is over now, and never answered, for unknown; return how many."""
-    lost = _leave_open(broker)
+def leave_open(broker: BrokerRef, *, at: datetime, before: datetime | None = None) -> int:
+    """Take what was written to a session that is over, and never answered, for unknown; return how many.
+
+    `before` is when the next one began, where it has.
+    """
+    lost = _leave_open(broker, before or at)
     if lost:
         mark_unknown(lost, at=at)
     return len(lost)
 
 
 @in_transaction
-def _leave_open(broker: BrokerRef) -> list[UUID]:
+def _leave_open(broker: BrokerRef, before: datetime) -> list[UUID]:
     rows = sql.run(
         "UPDATE orders_submission SET state = 'unknown', due_at = desk_clock(), lease_until = NULL "
-        "WHERE broker_id = %s AND state = 'sent' AND log->-1->>'outcome' = 'pending' RETURNING id",
-        [broker.id],
+        "WHERE broker_id = %s AND state = 'sent' AND sent_at < %s AND log->-1->>'outcome' = 'pending' RETURNING id",
+        [broker.id, before],
     )
     return [r[0] for r in rows.fetchall()]
 

@@ -102,6 +102,12 @@ def reconnect(wired: Wired) -> None:
     wired.log_on()
 
 
+def meet(wired: Wired) -> None:
+    desk_operations.meet_again(
+        wired.broker, began_at=datetime.now(UTC), actor=wired.gateway.actor, clock=lambda: datetime.now(UTC)
+    )
+
+
 def test_an_order_lost_with_the_link_is_unknown_and_found_by_asking(asking: Wired) -> None:
     wired, books = asking, Books(asking.peer)
     order_id, m = wired.place("buy 100 AAPL limit 99.00")
@@ -137,7 +143,7 @@ def test_the_list_of_all_orders_settles_it_without_a_question_of_its_own(asking:
     wired.peer.cut()
     books.take(m)
     reconnect(wired)
-    desk_operations.meet_again(wired.broker, actor=wired.gateway.actor, clock=lambda: datetime.now(UTC))
+    meet(wired)
     assert wired.order(order_id).status == "new"
     [question] = wired.peer.came("AF")
     assert question[585] == "7"
@@ -188,7 +194,7 @@ def test_an_end_that_nobody_told_is_found_and_other_fills_are_alerted(asking: Wi
     books.take(m, "4")
     books.take(other, "1", "5")
     reconnect(wired)
-    desk_operations.meet_again(wired.broker, actor=wired.gateway.actor, clock=lambda: datetime.now(UTC))
+    meet(wired)
     assert wired.order(order_id).status == "canceled"
     assert wired.order(other_id).filled_quantity == 0
     assert ParkedReport.objects.count() == 0

@@ -84,6 +84,7 @@ class Gateway:
         self.actor = Actor.system("gateway")
         self.renewed = 0.0
         self.fence = 0
+        self.began_at = now()
         self.hosts = self.locked = False
         self.failures = 0
         self.stood_since: float | None = None
@@ -176,7 +177,9 @@ class Gateway:
         adapter = self._adapter()
         fence = self.fence
         cursor = sql.run("SELECT cursor FROM brokers_brokersession WHERE broker_id = %s", [self.broker.id]).fetchone()
+        began_at = now()  # from here on, what is sent goes to the new session
         stream = adapter.stream((cursor[0] if cursor else None) or 0)
+        self.began_at = began_at
         self.stood_since = time.monotonic()
         try:
             self._connected(True)
@@ -270,7 +273,7 @@ class Gateway:
     def _sweep_once(self) -> None:
         if self.hosts and self.anew.is_set():
             self.anew.clear()
-            desk.meet_again(self.broker, actor=self.actor, clock=now)
+            desk.meet_again(self.broker, began_at=self.began_at, actor=self.actor, clock=now)
         desk.follow_groups(at=now())
         for code, unsent, unanswered in due_work():
             if code != self.broker.code:
