@@ -121,7 +121,11 @@ def order_out(order: Order, names: Names) -> dict[str, Any]:
 
 def algo_out(order: Order) -> dict[str, Any] | None:
     """Return how an order is worked and how far that has come, None of one that goes out whole."""
-    return None if order.algo is None else order.algo | (order.instructions or {}).get("progress", {})
+    return None if order.algo is None else order.algo | _NO_WORK | (order.instructions or {}).get("progress", {})
+
+
+_NO_WORK = {"state": "over", "slices_sent": 0, "slices_left": 0, "next_slice_at": None, "working_quantity": "0"}
+"""What is told of an order that was denied before any work on it began."""
 
 
 def _asked(order: Order, name: str) -> Any:

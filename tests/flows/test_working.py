@@ -669,6 +669,12 @@ def test_times_that_leave_no_room_are_refused_and_use_up_no_id(desk: Desk) -> No
     assert placed.created
 
 
+def test_what_is_denied_was_never_worked(desk: Desk) -> None:
+    [denied] = desk.place("buy 20000 AAPL", algo={"name": "twap"})
+    assert (desk.order(denied).status, algo(desk, denied)["state"], Algo.objects.count()) == ("denied", "over", 0)
+    desk.holds()
+
+
 def test_a_repeat_with_other_terms_is_a_conflict(desk: Desk) -> None:
     asked = {"client_order_id": "mine", "algo": {"name": "twap"}}
     [first] = desk.place("buy 10 AAPL", **asked)
