@@ -23,6 +23,7 @@ import psutil
 from tests.benchmarks import (
     baselines,
     flat,
+    judging,
     learning,
     lists,
     optimiser,
@@ -41,7 +42,7 @@ DESK_PARTS = ("batch", "single", "rest", "flat", "screens")
 ALONE = ("routing", "learning", "valuation", "optimiser")
 """The desk is frozen meanwhile."""
 BASELINES = ("setbased", "naive", "bare")
-AFTERWARDS = ("reconcile", "marks", "lists", "quality")
+AFTERWARDS = ("risk", "reconcile", "marks", "lists", "quality")
 """Fill the desk's tables, so that they come after all that writes to them."""
 PARTS = (*DESK_PARTS, *ALONE, *BASELINES, *AFTERWARDS)
 
@@ -114,6 +115,8 @@ def parts(desk: Desk, options: argparse.Namespace) -> Any:
                 yield "naive", lambda: naive.measure(options.naive)
             if "bare" in wanted:
                 yield "bare", lambda: naive.bare(1_000)
+    if "risk" in wanted:
+        yield "risk", lambda: judging.measure(desk, rounds=options.rounds)
     if "reconcile" in wanted:
         yield (
             "reconcile",

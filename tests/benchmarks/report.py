@@ -80,6 +80,7 @@ GOALS = (
     ("single p99, ms", ("single", "latency_ms_p99"), None, "<=", 100),
     ("at rest, acknowledged p95, ms", ("rest", "acknowledged_ms_p95"), None, "<=", 150),
     ("flat, CPU an order late / early", ("flat", "cpu_late_to_early"), None, "<=", 1.1),
+    ("risk with 50 limits, CPU an order, µs", ("risk", "risk_us_per_order"), None, "<=", 300),
     ("lists, slowest page's p95, ms", ("lists", "slowest_p95_ms"), None, "<=", 50),
     ("routing, CPU an order, us", ("routing", "cpu_us"), None, "<=", 250),
     ("learning, least gain over others, bps", ("learning", "least_gain_bps"), None, ">=", 0),
