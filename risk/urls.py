@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from risk import api
+from risk import api, api_exposure
 from risk import api_compliance as compliance
 
 urlpatterns = [
@@ -14,6 +14,9 @@ urlpatterns = [
     path("risk/compliance/breaches/<str:id>/dispose", compliance.Disposal.as_view()),
     path("risk/drop-copy", compliance.DropCopy.as_view()),
     path("risk/locates", api.Locates.as_view()),
+    path("risk/headroom", api_exposure.Headroom.as_view()),
+    path("risk/matrix", api_exposure.Matrix.as_view()),
+    path("risk/stress", api_exposure.Stress.as_view()),
     path("risk/exposure", api.Exposures.as_view()),
     path("risk/halts/<str:id>/release", api.HaltRelease.as_view()),
     path("accounts/<str:code>/balances", api.Balances.as_view()),

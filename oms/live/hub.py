@@ -37,7 +37,7 @@ INVALID_TOKEN = 4401
 _TROUBLE = (DatabaseError, InterfaceError)
 log = structlog.get_logger(__name__)
 _batches = msgspec.msgpack.Decoder(FrameBatch)
-_marks = msgspec.msgpack.Decoder(list[tuple[str, str]])
+_marks = msgspec.msgpack.Decoder(list[tuple[str, str, str]])
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Feed:
     told: int = 0
     """The highest sequence that Redis spoke of."""
     loading: asyncio.Task[reading.Snapshot] | None = None
-    mark: str | None = None
+    marks: dict[str, str] = field(default_factory=dict)
 
 
 class Hub:
@@ -126,8 +126,8 @@ class Hub:
         if feed.head is None:
             feed.head = state.sequence
         self._forward(feed, follower)
-        if feed.mark:
-            follower.socket.put_mark(follower.account, feed.mark)
+        for kind, frame in feed.marks.items():
+            follower.socket.put_mark(follower.account, kind, frame)
 
     async def _resume(self, follower: Follower, since: int) -> bool:
         head = (await reading.heads([follower.account])).get(follower.account, 0)
@@ -248,11 +248,11 @@ class Hub:
                 await connection.aclose()
 
     def _spread_marks(self, data: bytes) -> None:
-        for account, frame in _marks.decode(data):
+        for account, kind, frame in _marks.decode(data):
             if feed := self.feeds.get(account):
-                feed.mark = frame
+                feed.marks[kind] = frame
                 for follower in feed.followers:
-                    follower.socket.put_mark(account, frame)
+                    follower.socket.put_mark(account, kind, frame)
 
     async def _check(self) -> None:
         """Compare the heads with PostgreSQL each second: that bounds what a lost Redis message can cost."""

@@ -43,7 +43,7 @@ class Socket:
     identity: Identity
     followed: dict[str, Follower] = field(default_factory=dict)
     queue: deque[str] = field(default_factory=deque)
-    marks: dict[str, str] = field(default_factory=dict)
+    marks: dict[tuple[str, str], str] = field(default_factory=dict)
     lagging: set[str] = field(default_factory=set)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
@@ -59,16 +59,16 @@ class Socket:
                 self.lagging.add(follower.account)
         self.ready.set()
 
-    def put_mark(self, account: str, frame: str) -> None:
-        """Queue what prices move: one an account waits at most, the latest."""
+    def put_mark(self, account: str, kind: str, frame: str) -> None:
+        """Queue what prices move: one of a kind and account waits at most, the latest."""
         if account in self.followed and self.followed[account].cursor is not None:
-            self.marks[account] = frame
+            self.marks[account, kind] = frame
             self.ready.set()
 
     def forget(self, account: str) -> None:
         """Stop sending an account's marks; facts already queued still go."""
         self.followed.pop(account, None)
-        self.marks.pop(account, None)
+        self.marks = {key: frame for key, frame in self.marks.items() if key[0] != account}
         self.lagging.discard(account)
 
     async def pump(self, reload: Callable[[Follower], Awaitable[None]]) -> None:

@@ -32,11 +32,11 @@ def publish(stream: str, first: int, frames: Sequence[str]) -> None:
         log.warning("frames_not_published", stream=stream, first=first, error=str(error))
 
 
-def publish_marks(marks: Sequence[tuple[str, str]]) -> None:
-    """Send (account, frame) pairs of what prices move: the latest wins, a lost one is soon overtaken."""
+def publish_marks(marks: Sequence[tuple[str, str]], kind: str = "mark") -> None:
+    """Send (account, frame) pairs of what prices move: the latest of a kind wins, a lost one is soon overtaken."""
     if not marks:
         return
     try:
-        client().publish(MARKS, _encoder.encode([list(m) for m in marks]))
+        client().publish(MARKS, _encoder.encode([[account, kind, frame] for account, frame in marks]))
     except redis.RedisError as error:
         log.warning("marks_not_published", marks=len(marks), error=str(error))

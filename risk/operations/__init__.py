@@ -18,6 +18,7 @@ from risk.operations.halting import engage_halt, freeze, release_halt
 from risk.operations.limiting import decide, propose_limit
 from risk.operations.restricting import restrict
 from risk.operations.ruling import decide_rules, locate, propose_rules
+from risk.operations.showing import push_exposures
 from risk.operations.tripping import clock_drift, losses, newly_crossed, note_trip, quotes_stale, wires
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "propose_compliance_rule",
     "propose_limit",
     "propose_rules",
+    "push_exposures",
     "quotes_stale",
     "recheck",
     "release_halt",

@@ -38,14 +38,20 @@ BRIDGE = "USD"
 
 
 def load_facts(
-    intents: Sequence[Intent], *, at: datetime, resting: RestingOrders | None = None, locking: bool = True
+    intents: Sequence[Intent],
+    *,
+    at: datetime,
+    resting: RestingOrders | None = None,
+    locking: bool = True,
+    told: Sequence[LimitRef] | None = None,
 ) -> Facts:
     """Read limits, halts, quotes, holdings and cash for a batch, as of now.
 
     The caller holds the account rows locked, so that nothing read here about them moves before the commit. What does
     not depend on another answer is asked for at once, and read after that. `resting` returns the orders of accounts that
     may be filled at any moment; it is called only where an order is to trade with none of them. Limits on sums over accounts
-    lock those, unless nothing is to be reserved (`locking`).
+    lock those, unless nothing is to be reserved (`locking`). `told` are limits to look at instead of those that bind, with
+    all that their sums are made of.
     """
     instruments = brokers.instruments()
     accounts = sorted({i.account_id for i in intents})
@@ -53,10 +59,10 @@ def load_facts(
     asked_halts, asked_restricted = _ask_halts(), _ask_restricted({i.instrument.id for i in intents}, at)
     asked_mandates = sql.run("SELECT scope_kind, scope_key, dimension, allowed FROM risk_mandate ORDER BY id")
     asked_rules = ask_rules(accounts, at)
-    limits = [_limit(*row) for row in asked_limits]
+    limits = [_limit(*row) for row in asked_limits] if told is None else list(told)
     rules = {account_id: rules_of_row(*row) for account_id, *row in asked_rules}
     aggregate = [x for x in limits if x.aggregate]
-    sums = load_sums(aggregate, intents, locking=locking) if aggregate else {}
+    sums = load_sums(aggregate, intents, locking=locking, whole=told is not None) if aggregate else {}
     more = _ask_more({x.kind for x in limits if not x.aggregate}, accounts, at)
     holdings = {(account_id, instrument_id): Holding(*held) for account_id, instrument_id, *held in asked_holdings}
     cash: dict[int, dict[str, Decimal]] = {}
@@ -132,6 +138,22 @@ def _ask_limits(intents: Sequence[Intent], at: datetime) -> Answer:
         """,
         [[kind for kind, _ in scopes], [key for _, key in scopes], at],
     )
+
+
+def every_limit(at: datetime) -> list[LimitRef]:
+    """Return every limit in force, one of a group once for each of its members."""
+    found = sql.run(
+        """
+        SELECT DISTINCT ON (l.scope_kind, l.scope_key, l.kind, l.soft, l.aggregate, m.kind, m.key)
+          l.kind, l.value, l.currency, l.scope_kind, l.scope_key, l.soft, m.kind, m.key, l.aggregate
+        FROM risk_limit l LEFT JOIN risk_group g ON l.scope_kind = 'group' AND g.code = l.scope_key
+        LEFT JOIN risk_groupmember m ON m.group_id = g.id
+        WHERE l.status IN ('active', 'approved') AND l.effective_from <= %s
+        ORDER BY l.scope_kind, l.scope_key, l.kind, l.soft, l.aggregate, m.kind, m.key, l.effective_from DESC, l.id DESC
+        """,
+        [at],
+    )
+    return [_limit(*row) for row in found]
 
 
 def _auctions(intents: Sequence[Intent], at: datetime) -> dict[tuple[int, str], Decimal]:

@@ -19,8 +19,13 @@ SUMS_LOCK = 7305
 ALL = 0
 
 
-def load_sums(limits: Sequence[LimitRef], intents: Sequence[Intent], *, locking: bool) -> dict[Scope, Sum]:
-    """Lock what the limits sum up as far as the orders are bound by it, then read it: two statements, and two for each scope."""
+def load_sums(
+    limits: Sequence[LimitRef], intents: Sequence[Intent], *, locking: bool, whole: bool = False
+) -> dict[Scope, Sum]:
+    """Lock what the limits sum up as far as the orders are bound by it, then read it: two statements, and two for each scope.
+
+    Of kinds that look at one instrument alone only those of the orders are read, unless the `whole` is asked for.
+    """
     bound = [(x, i.instrument.id) for i in intents for x in limits if x.binds in scopes_of(i)]
     if locking and bound:
         keys = sorted({(str(x.scope), x.kind, pk if x.kind in BY_INSTRUMENT else ALL) for x, pk in bound})
@@ -33,7 +38,7 @@ def load_sums(limits: Sequence[LimitRef], intents: Sequence[Intent], *, locking:
     found = {}
     for scope in dict.fromkeys(x.scope for x in limits):
         kinds = {x.kind for x in limits if x.scope == scope}
-        found[scope] = _load(scope, kinds, None if kinds - BY_INSTRUMENT - {"open_orders"} else instruments)
+        found[scope] = _load(scope, kinds, None if whole or kinds - BY_INSTRUMENT - {"open_orders"} else instruments)
     return found
 
 

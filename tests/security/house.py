@@ -297,6 +297,9 @@ ROWS: dict[tuple[str, str], Row] = {
         frozenset({"risk", "ops"}),
         body={"account": "MAIN", "symbol": "AAPL", "quantity": "1", "lender": "x", "reference": "x"},
     ),
+    ("GET", "risk/headroom"): Row(OFFICERS),
+    ("GET", "risk/matrix"): Row(OFFICERS),
+    ("GET", "risk/stress"): Row(),
     ("GET", "risk/exposure"): Row(),
     ("POST", "risk/strategies/enable"): Row(
         frozenset({"risk"}), body={"strategy": "calm", "account": "MAIN", "reason": "x"}

@@ -17,11 +17,14 @@ from django.db import InterfaceError, OperationalError, connection
 from brokers.operations import sample_bars, sample_ticks
 from orders import operations as desk
 from portfolio.marking import Marker
+from risk.operations import push_exposures
 
 INTERVAL_SECONDS = 0.25
 GUARD_SECONDS = 1.0
 MARK_SECONDS = 0.1
 """A quote is on the screens within a quarter of a second; marks have a thread of their own, so that nothing else holds them up."""
+SHOW_SECONDS = 2.0
+"""How often screens may get new exposures."""
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
 log = structlog.get_logger(__name__)
 
@@ -39,7 +42,8 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         marks = threading.Thread(target=self._mark, args=(stop,), name="marks", daemon=True)
         marks.start()
-        guarded = 0.0
+        guarded = showed = 0.0
+        shown: dict[str, str] = {}
         while not stop.wait(INTERVAL_SECONDS):
             try:
                 self._try("triggers_failed", desk.watch)
@@ -54,6 +58,9 @@ class Command(BaseCommand):
                     self._try("allocation_failed", desk.advance_blocks)
                     self._try("rebalance_failed", desk.advance_rebalances)
                 sample_ticks()
+                if time.monotonic() - showed >= SHOW_SECONDS:
+                    showed = time.monotonic()
+                    shown = push_exposures(shown, at=datetime.now(UTC))
             except (OperationalError, InterfaceError) as error:
                 log.warning("database_lost", error=str(error).strip())
                 connection.close()

@@ -3,8 +3,8 @@
 const STALE_MS = 11000;
 
 export class Live {
-  constructor({ snapshot, frame, mark, state }) {
-    Object.assign(this, { snapshot, frame, mark, state });
+  constructor({ snapshot, frame, mark, state, exposure = () => {} }) {
+    Object.assign(this, { snapshot, frame, mark, state, exposure });
     this.account = null;
     this.seq = {};
     this.wait = 500;
@@ -49,6 +49,7 @@ export class Live {
     if (message.account && message.account !== this.account) return;
     if (message.type === "snapshot") { this.seq[message.account] = message.seq; this.snapshot(message); }
     else if (message.type === "mark") this.mark(message.data, message.totals ?? null);
+    else if (message.type === "exposure") this.exposure(message.data);
     else if (message.seq) { this.seq[message.account] = message.seq; this.frame(message); }
   }
 

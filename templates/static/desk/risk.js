@@ -65,7 +65,7 @@ function measured(kind, value) {
 
 const limits = new Table(document.getElementById("limits"), [
   { text: (l) => scopeText(l.scope), sort: (l) => scopeText(l.scope) },
-  { text: (l) => words(l.kind) + (l.soft ? " (soft)" : ""), sort: (l) => l.kind },
+  { text: (l) => words(l.kind) + (l.soft ? " (soft)" : "") + (l.aggregate ? " (sum)" : ""), sort: (l) => l.kind },
   { text: (l) => measured(l.kind, l.value), class: () => "n", sort: (l) => Number(l.value) },
   { text: (l) => l.currency ?? "" },
   { text: (l) => l.status, node: (l) => element("span", { class: "status", "data-tone": tones[l.status] }, l.status) },
@@ -75,16 +75,38 @@ const limits = new Table(document.getElementById("limits"), [
   { text: (l) => l.approver ?? "" },
   { text: (l) => String(officer && l.status === "proposed"), node: (l) => (officer && l.status === "proposed" ? choose(`${words(l.kind)} for ${scopeText(l.scope)}`, { object: l.id }) : null) },
 ], { key: (l) => l.id });
+const uses = new Table(document.getElementById("uses"), [
+  { text: (r) => scopeText(r.scope) + (r.aggregate ? " together" : "") },
+  { text: (r) => words(r.kind) + (r.soft ? " (soft)" : "") },
+  { text: (r) => [r.account, r.symbol].filter(Boolean).join(" ") },
+  ...["limit", "used", "headroom"].map((name) => ({ text: (r) => (r[name] === null ? "unavailable" : decimal(plain(r[name]))), class: (r) => "n" + (name === "headroom" && r.breach ? " down" : "") })),
+  { text: (r) => r.consumers.map((c) => `${c.account ?? ""} ${c.symbol} ${money(c.value)} ${c.currency}`.trim()).join(", "), class: () => "note" },
+], { key: (r) => `${JSON.stringify(r.scope)} ${r.kind} ${r.aggregate} ${r.soft} ${r.account}` });
+const matrix = new Table(document.getElementById("matrix"), [
+  { text: (r) => r.user },
+  { text: (r) => r.account },
+  { text: (r) => r.symbols.join(", ") || "nothing", class: () => "note" },
+  { text: (r) => r.barred.join(", "), class: () => "note" },
+  { text: (r) => [...r.halts, ...r.mandates].join("; "), class: () => "note" },
+], { key: (r) => `${r.user} ${r.account}` });
+const shocks = new Table(document.getElementById("shocks"), [
+  { text: (r) => r.scenario },
+  { text: (r) => `${Number(r.shock) > 0 ? "+" : ""}${Number(r.shock) * 100} %`, class: () => "n" },
+  { text: (r) => (r.profit === null ? "unavailable" : `${money(r.profit)} ${r.currency}`), class: (r) => "n" + (r.profit?.startsWith("-") ? " down" : "") },
+  { text: (r) => (r.equity_after === null ? "unavailable" : `${money(r.equity_after)} ${r.currency}`), class: () => "n" },
+], { key: (r) => `${r.scenario} ${r.shock}` });
+
 async function load() {
   try {
-    const [stopped, room, bounds, asked] = await Promise.all([get("risk/halts", { limit: 50 }), account() ? get("risk/exposure", { account: account() }) : { results: [] }, get("risk/limits", { limit: 500 }), officers ? get("risk/approvals", { status: "pending", object_kind: "order", limit: 100 }) : { results: [] }]);
+    const mine = account() ? { account: account() } : {}, none = { results: [] };
+    const [stopped, room, bounds, asked, used, traded, shaken] = await Promise.all([get("risk/halts", { limit: 50 }), account() ? get("risk/exposure", { account: account() }) : { results: [] }, get("risk/limits", { limit: 500 }), officers ? get("risk/approvals", { status: "pending", object_kind: "order", limit: 100 }) : none, officers ? get("risk/headroom", mine) : none, officers ? get("risk/matrix", mine) : none, account() ? get("risk/stress", mine) : none]);
     halts.render(stopped.results);
-    headroom.render(room.results);
+    showRoom(room.results);
+    for (const [table, found] of [[uses, used], [matrix, traded], [shocks, shaken]]) { table.render(found.results); table.body.closest("section").hidden = !found.results.length; }
     waiting.render(asked.results);
     emptyOf(document.getElementById("waiting")).hidden = asked.results.length > 0;
     limits.render(bounds.results.filter((l) => all.checked || ["active", "approved", "proposed"].includes(l.status)));
     emptyOf(document.getElementById("halt-rows")).hidden = stopped.results.some((h) => !h.released_at);
-    emptyOf(document.getElementById("headroom")).hidden = room.results.length > 0;
     emptyOf(document.getElementById("limits")).hidden = bounds.results.some((l) => l.status === "active");
     settled();
     document.getElementById("waiting-section").hidden = !officers;
@@ -93,7 +115,8 @@ async function load() {
 }
 const soon = (() => { let timer = null; return () => { timer ??= setTimeout(() => { timer = null; load(); }, 500); }; })();
 
-const live = new Live({ state: showState, snapshot: soon, frame: soon, mark() {} });
+const showRoom = (rows) => { headroom.render(rows); emptyOf(document.getElementById("headroom")).hidden = rows.length > 0; };
+const live = new Live({ state: showState, snapshot: soon, frame: soon, mark() {}, exposure: showRoom });
 onAccount((code) => { live.follow(code); load(); });
 if (!account()) load();
 all.addEventListener("change", load);
@@ -144,8 +167,8 @@ if (officer) {
     toast(`Engaged; ${halt.canceled} orders asked to end.`);
     return true;
   });
-  officeForm(document.getElementById("limit"), "scope", async ({ kind, value, currency, reason, soft }, scope) => {
-    const limit = await post("risk/limits", { scope, kind: kind.value, value: typed(value.value), reason: reason.value, soft: soft.checked, ...(currency.value.trim() ? { currency: currency.value.trim().toUpperCase() } : {}) });
+  officeForm(document.getElementById("limit"), "scope", async ({ kind, value, currency, reason, soft, aggregate }, scope) => {
+    const limit = await post("risk/limits", { scope, kind: kind.value, value: typed(value.value), reason: reason.value, soft: soft.checked, aggregate: aggregate.checked, ...(currency.value.trim() ? { currency: currency.value.trim().toUpperCase() } : {}) });
     toast(limit.status === "active" ? "It is tighter and holds at once." : "Proposed: it holds when another risk officer approves it.", "good");
     return true;
   });
