@@ -208,7 +208,8 @@ def _store(statement: Statement, spool: _Spool, *, actor: Actor, at: datetime) -
             if known := _taken_before(statement.broker_id, bytes(statement.digest)):
                 return Taken(known, repeated=True)
         sql.insert([statement])
-        spool.copy()
+        with sql.with_patience():
+            spool.copy()
         if spool.counts.total() >= ANALYZED_FROM:
             sql.run("ANALYZE portfolio_statementline")
         data = {

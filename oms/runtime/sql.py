@@ -50,12 +50,25 @@ def _run(statement: str, parameters: Any, factory: Any, *, binary: bool = False)
         return cursor.execute(statement, parameters or None, binary=binary)
 
 
+LONG_SECONDS = 600
+"""How long a statement over a whole file or a whole book may take, where others have a minute."""
+
+
+@contextmanager
+def with_patience() -> Iterator[None]:
+    """Give what is run inside the time that a large file takes. Inside a transaction."""
+    run("SELECT set_config('statement_timeout', %s, true)", [f"{LONG_SECONDS}s"])
+    yield
+    run("RESET statement_timeout")
+
+
 @contextmanager
 def set_against_set(memory: str) -> Iterator[None]:
     """Let what is run inside compare whole sets: by hashing and sorting in so much memory, never row by row, whatever the database
-    believes of rows that have just been written. Inside a transaction."""
+    believes of rows that have just been written; with the time that takes. Inside a transaction."""
     run("SELECT set_config('work_mem', %s, true), set_config('enable_nestloop', 'off', true)", [memory])
-    yield
+    with with_patience():
+        yield
     run("RESET work_mem")
     run("RESET enable_nestloop")
 
