@@ -264,6 +264,9 @@ ROWS: dict[tuple[str, str], Row] = {
     **_order("/quality"),
     **_order("/group"),
     ("GET", "analytics/orders/{id}"): Row(place="order"),
+    ("GET", "analytics/orders/{id}/evidence"): Row(place="order"),
+    ("GET", "analytics/tca"): Row(query="account={account}"),
+    ("GET", "analytics/brokers"): Row(query="account={account}"),
     ("POST", "orders/{id}/cancel"): Row(frozenset({"trader"}), "order", {}),
     ("POST", "orders/{id}/pause"): Row(frozenset({"trader"}), "order", {}),
     ("POST", "orders/{id}/resume"): Row(frozenset({"trader"}), "order", {}),
@@ -376,13 +379,27 @@ ROWS: dict[tuple[str, str], Row] = {
         frozenset({"admin"}), body={"code": "NEW", "name": "New", "adapter": "simulated", "settings": {}}
     ),
     ("GET", "routing/scores"): Row(),
+    ("GET", "routing/beliefs"): Row(),
+    ("GET", "routing/weights"): Row(),
+    ("POST", "routing/weights"): Row(frozenset({"risk", "ops", "admin"}), body={"values": {}, "reason": "x"}),
+    ("POST", "routing/weights/{version}/promote"): Row(frozenset({"risk", "ops", "admin"})),
+    ("GET", "routing/comparison"): Row(OFFICERS),
     ("GET", "brokers/{code}"): Row(place="broker"),
     ("GET", "audit"): Row(frozenset({"auditor"})),
     ("GET", "exceptions"): Row(OFFICERS),
 }
 """Every route of the API. A new one without a row here fails `test_g01_every_route_has_a_row`."""
 
-OPEN_TO_ALL = {"corporate-actions", "instruments", "quotes", "brokers", "brokers/{code}", "routing/scores"}
+OPEN_TO_ALL = {
+    "corporate-actions",
+    "instruments",
+    "quotes",
+    "brokers",
+    "brokers/{code}",
+    "routing/scores",
+    "routing/beliefs",
+    "routing/weights",
+}
 """What everyone signed in may read: it belongs to no account."""
 
 
@@ -393,4 +410,6 @@ INNER = {"/transfers/": "transfer", "/trades/": "execution", "/settlements/": "e
 def address(route: str, things: dict[str, str], place: str) -> str:
     """Return an address with the ids of things in its places."""
     inner = next((i for word, i in INNER.items() if word in route), place)
-    return route.replace("{code}", things.get(place, "")).replace("{id}", things.get(inner, ""))
+    return (
+        route.replace("{code}", things.get(place, "")).replace("{id}", things.get(inner, "")).replace("{version}", "1")
+    )

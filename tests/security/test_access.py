@@ -20,7 +20,7 @@ from tests.security.house import OPEN_TO_ALL, ROLES, ROWS, UNSAFE, House, Progra
 from tests.web import BUY
 
 PAGES = {
-    "", "positions/", "operations/", "risk/", "login/", "logout/", "second-factor/", "confirm/", "healthz", "readyz", "metrics", "api/schema/", "api/docs/",
+    "", "positions/", "execution/", "operations/", "risk/", "login/", "logout/", "second-factor/", "confirm/", "healthz", "readyz", "metrics", "api/schema/", "api/docs/",
 }  # fmt: skip
 """Every address beside the API and the admin."""
 
