@@ -795,7 +795,7 @@ class FlowOut(serializers.Serializer):  # type: ignore[type-arg]
 
 class _PerformanceOut(serializers.Serializer):  # type: ignore[type-arg]
     """How an account did. Rates are parts of one: 0.05 is five percent. Null is what is not known: without any worth, with a
-    flow that had no rate (`unknown_flows`), or over less than a year for the yearly time-weighted rate."""
+    flow that had no rate (`unknown_flows`), or over less than a year for yearly rates."""
 
     account = serializers.CharField()
     currency = serializers.CharField()
@@ -807,6 +807,7 @@ class _PerformanceOut(serializers.Serializer):  # type: ignore[type-arg]
     gain = DecimalText(allow_null=True)
     time_weighted = DecimalText(allow_null=True)
     time_weighted_annual = DecimalText(allow_null=True)
+    money_weighted = DecimalText(allow_null=True, help_text="Over the whole time, as is `time_weighted`.")
     money_weighted_annual = DecimalText(allow_null=True)
     max_drawdown = DrawdownOut(allow_null=True)
     unknown_flows = serializers.IntegerField()

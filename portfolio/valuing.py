@@ -311,12 +311,13 @@ def _performance(
     points: Sequence[performance.Point], unknown: int, missing: int,
 ) -> dict[str, Any]:  # fmt: skip
     first, last = (known[0], known[-1]) if known else (None, None)
-    rate = twr = annual = gain = None
+    rate = over = twr = annual = gain = None
     if first and last and points:
         twr = points[-1].index - 1
         annual = performance.annual(points[-1].index, first.at, last.at)
         paid = [(f.at, -f.amount) for f in flows]
         rate = performance.money_weighted([(first.at, -first.equity), *paid, (last.at, last.equity)])
+        over = None if rate is None else performance.rate_over(rate, first.at, last.at)
         gain = last.equity - first.equity - sum((f.amount for f in flows), ZERO)
     fall = performance.deepest(points)
     deposits = sum((f.amount for f in flows if f.amount > 0), ZERO)
@@ -333,7 +334,8 @@ def _performance(
         "gain": text_or_none(_money(gain)),
         "time_weighted": text_or_none(_money(twr)),
         "time_weighted_annual": text_or_none(_money(annual)),
-        "money_weighted_annual": text_or_none(_money(rate)),
+        "money_weighted": text_or_none(_money(over)),
+        "money_weighted_annual": text_or_none(_money(rate if annual is not None else None)),
         "max_drawdown": {
             "depth": text(money(fall.depth)),
             "peak_at": rfc3339(fall.peak_at),

@@ -12,7 +12,15 @@ from uuid import UUID
 from brokers.domain.fees import charge
 from brokers.domain.reference import InstrumentRef, QuoteRef
 from oms.kernel.decimals import EXACT, ZERO, money
-from portfolio.domain.targets import ONE, Band, Targets, five_twenty_five, target_quantity, towards_zero
+from portfolio.domain.targets import (
+    ONE,
+    Band,
+    Targets,
+    five_twenty_five,
+    flow_to_targets,
+    target_quantity,
+    towards_zero,
+)
 
 FULL, BANDS, CALENDAR, CASH_FLOW, OPTIMISE = "full", "bands", "calendar", "cash_flow", "optimise"
 METHODS = (FULL, BANDS, CALENDAR, CASH_FLOW, OPTIMISE)
@@ -327,15 +335,21 @@ class _Planner:
         if flow is None:
             kept = (self.targets.cash if self.targets else ZERO) + self.rules.cash_buffer
             flow = self.cash - kept * self.equity
-        part = EXACT.divide(flow, self.equity)
-        sign = ONE if part >= 0 else -ONE
-        gaps = {i: sign * (w - found.before[i]) for i, w in tradable.items()}
-        gaps = {i: g for i, g in gaps.items() if g > 0}
-        total = sum(gaps.values(), ZERO)
-        if not total or not part:
+        names = [i for i, w in sorted(tradable.items()) if w > 0 or self.assets[i].quantity > 0]
+        whole = sum((tradable[i] for i in names if tradable[i] > 0), ZERO)
+        if not whole or not flow:
             return {}
-        used = min(abs(part), total) if part > 0 else abs(part)
-        return {i: found.before[i] + sign * used * g / total for i, g in gaps.items()}
+        values = [self.assets[i].quantity * self.price[i] for i in names]
+        parts = [EXACT.divide(max(tradable[i], ZERO), whole) for i in names]
+        aims = {}
+        for i, amount in zip(names, flow_to_targets(values, parts, flow), strict=True):
+            if not amount:
+                continue
+            held, lot = self.assets[i].quantity, self.assets[i].instrument.lot_size
+            # in quantities at once: a weight in between is rounded, and might lose a lot
+            self.exact[i] = held + towards_zero(EXACT.divide(amount, self.price[i]), lot)
+            aims[i] = found.before[i] + EXACT.divide(amount, self.equity)
+        return aims
 
     # ------------------------------------------------ how much of it
 

@@ -209,7 +209,7 @@ def flow_to_targets(values: Sequence[Decimal], targets: Sequence[Decimal], cash_
     if not total:
         return [ZERO] * len(gaps)
     # gaps of one sign are never less than the flow together, as gaps of both signs add up to it
-    return [cash_flow * g / total for g in gaps]
+    return [EXACT.divide(EXACT.multiply(cash_flow, g), total) for g in gaps]
 
 
 def towards_zero(quantity: Decimal, lot: Decimal) -> Decimal:

@@ -62,7 +62,7 @@ function performanceTile() {
   return element("div", { class: "tile", id: "performance" },
     figure("Return, time-weighted", performed.time_weighted, percent(performed.time_weighted)),
     line({ points, every: Infinity }, { width: 180, height: 40, label: `Growth since ${performed.from}, flows left out` }),
-    figure("A year, money-weighted", performed.money_weighted_annual, percent(performed.money_weighted_annual)),
+    figure("Money-weighted", performed.money_weighted, percent(performed.money_weighted)),
     figure("Deepest fall", fall ? `-${fall.depth}` : "0", percent(fall ? `-${fall.depth}` : "0")),
     element("span", { class: "stale under" }, performed.missing_days ? `${performed.missing_days} days whose worth is not known` : ""));
 }
