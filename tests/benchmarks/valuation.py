@@ -101,16 +101,16 @@ def _timed(work: Any) -> float:
 FILL = """
 INSERT INTO brokers_instrument (symbol, name, asset_class, base_currency, currency, tick_size, lot_size, settlement_days, calendar,
   sector, country, active)
-SELECT 'V' || n, '', 'equity', '', 'USD', 0.01, 1, 1, '', '', '', true FROM generate_series(1, %(instruments)s) n;
+SELECT 'VX' || n, '', 'equity', '', 'USD', 0.01, 1, 1, '', '', '', true FROM generate_series(1, %(instruments)s) n;
 INSERT INTO brokers_quote (instrument_id, bid, ask, at, source, day_open)
-SELECT id, 100, 100.02, now(), 'posted', 100 FROM brokers_instrument WHERE symbol LIKE 'V%%';
+SELECT id, 100, 100.02, now(), 'posted', 100 FROM brokers_instrument WHERE symbol LIKE 'VX%%';
 INSERT INTO portfolio_account (code, name, base_currency, lot_method, status, created_at)
 SELECT 'VALUE' || n, '', 'USD', 'fifo', 'open', now() FROM generate_series(1, 5) n;
 INSERT INTO portfolio_accountgrant (account_id, user_id)
 SELECT a.id, u.id FROM portfolio_account a, auth_user u WHERE a.code LIKE 'VALUE%%' AND u.username = 'trader';
 INSERT INTO portfolio_position (account_id, instrument_id, quantity, cost, realized, fees, day_quantity, day_amount)
 SELECT a.id, i.id, 100, 9900, 0, 0, 0, 0 FROM portfolio_account a, brokers_instrument i
-WHERE a.code LIKE 'VALUE%%' AND i.symbol LIKE 'V%%';
+WHERE a.code LIKE 'VALUE%%' AND i.symbol LIKE 'VX%%';
 """
 
 
@@ -143,7 +143,7 @@ async def _follow(desk: Desk) -> list[float]:
         await line.send(json.dumps({"type": "subscribe", "accounts": ["VALUE1"]}))
         for n in range(SAMPLES):
             bid = Decimal(20_000 + n) / 100
-            symbol = f"V{1 + n * 31 % INSTRUMENTS}"
+            symbol = f"VX{1 + n * 31 % INSTRUMENTS}"
             start = time.perf_counter()
             quote = {
                 "symbol": symbol,
