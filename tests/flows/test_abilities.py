@@ -80,7 +80,7 @@ def test_a_part_is_a_part(text: str, more: dict[str, str], field: str) -> None:
 
 
 class TestBudget:
-    def test_orders_leave_a_part_of_the_rate_to_cancels(self, desk: Desk) -> None:
+    def test_e10_orders_leave_a_part_of_the_rate_to_cancels(self, desk: Desk) -> None:
         placed, _ = working(desk)
         can(desk.near, orders_per_second=5.0)
         desk.place(*["buy 1 AAPL limit 98.00"] * 8, broker="NEAR")

@@ -149,7 +149,7 @@ class TestFilled:
             replace(desk, placed, quantity=Decimal(15))
         assert refused.value.code == "order_closed"
 
-    def test_the_version_must_be_the_one_seen(self, desk: Desk) -> None:
+    def test_e02_the_version_must_be_the_one_seen(self, desk: Desk) -> None:
         placed, _ = working(desk)
         with pytest.raises(Conflict) as refused:
             replace(desk, placed, quantity=Decimal(15), expected_version=1)

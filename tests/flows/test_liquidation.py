@@ -94,7 +94,7 @@ def test_a_halted_broker_gets_nothing_of_a_liquidation_either(desk: Desk) -> Non
     assert desk.send() == 0
 
 
-def test_what_is_left_of_a_slice_is_sent_again_and_never_more(desk: Desk) -> None:
+def test_e09_what_is_left_of_a_slice_is_sent_again_and_never_more(desk: Desk) -> None:
     hold(desk, "buy 10 AAPL", "E1")
     start(desk)
     desk.send()

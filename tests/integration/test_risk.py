@@ -224,12 +224,12 @@ class TestCheck:
     def test_fx_may_be_sold_short(self, floor: Floor) -> None:
         assert floor.ask("sell 1000 EUR/USD") == ""
 
-    def test_a_missing_limit_denies(self, floor: Floor) -> None:
+    def test_e12_a_missing_limit_denies(self, floor: Floor) -> None:
         Limit.objects.filter(kind="position").delete()
         floor.limit(Scope("user", "alice"), "position", "10")
         assert floor.ask("buy 1 AAPL") == "limit_missing"
 
-    def test_a_stale_or_missing_quote_denies(self, floor: Floor) -> None:
+    def test_e05_a_stale_or_missing_quote_denies(self, floor: Floor) -> None:
         late = floor.at + timedelta(seconds=61)
         assert floor.check(floor.intent("buy 1 AAPL"), at=late)[0].reason == "stale_quote"
         Quote.objects.filter(instrument__symbol="AAPL").delete()
@@ -264,7 +264,7 @@ class TestCheck:
         assert floor.ask("buy 5 AAPL limit 90", automated=True) == ""
         assert floor.check(floor.intent("buy 5 AAPL limit 90"), at=floor.at + timedelta(seconds=3))[0].approved
 
-    def test_an_exception_in_a_check_denies_that_order_alone(self, floor: Floor, caplog: Any) -> None:
+    def test_e11_an_exception_in_a_check_denies_that_order_alone(self, floor: Floor, caplog: Any) -> None:
         bad = floor.intent("buy 1 AAPL")
         bad = replace(bad, quantity=Decimal("NaN"))
         verdicts = floor.check(bad, floor.intent("buy 1 AAPL"))
@@ -372,7 +372,7 @@ class TestLimitsThatBindWhereSet:
 
 
 class TestRace:
-    def test_32_threads_never_pass_one_limit(self, live_floor: Floor) -> None:
+    def test_e01_32_threads_never_pass_one_limit(self, live_floor: Floor) -> None:
         live_floor.limit(Scope("account", "MAIN"), "position", "1000")
 
         def trade(_: int) -> int:
@@ -570,7 +570,7 @@ class TestReads:
         assert (position["used"], position["held"], position["headroom"]) == ("100", "50", "19850")
         assert (cash["kind"], cash["headroom"], cash["breach"]) == ("buying_power", "995000", False)
 
-    def test_a_limit_lowered_under_its_use_shows_as_a_breach(self, floor: Floor) -> None:
+    def test_e07_a_limit_lowered_under_its_use_shows_as_a_breach(self, floor: Floor) -> None:
         floor.ask("buy 50 AAPL limit 100")
         Limit.objects.filter(kind="position").update(value=40)
         position, _ = exposure_out([floor.account], at=floor.at)

@@ -119,7 +119,7 @@ class TestWhoSeesWhat:
 
 
 class TestHalts:
-    def test_a_halt_cancels_what_is_open_and_stops_what_comes(self, desk: Desk) -> None:
+    def test_e03_a_halt_cancels_what_is_open_and_stops_what_comes(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10 AAPL limit 90")
         status, halt = call(Halts, "post", desk.rita, {"scope": {"all": True}, "mode": "halt", "reason": "storm"})
         assert (status, halt["scope"], halt["canceled"]) == (201, {"all": True}, 1)

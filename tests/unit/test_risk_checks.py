@@ -337,7 +337,7 @@ class TestLimitsThatBindWhereSet:
         verdict, _ = desk.judge(intent("buy 1"), working=D(1))
         assert (verdict.reason, "message" in verdict.detail) == ("rate_limit", True)
 
-    def test_runs_of_a_program_are_counted_by_strategy_and_never_run_out(self) -> None:
+    def test_e06_runs_of_a_program_are_counted_by_strategy_and_never_run_out(self) -> None:
         desk = gate(limit("automated_runs", "2"))
         program = {"automated": True, "strategy_id": 3, "strategy_code": "carry"}
         assert [desk.judge(intent("buy 1", **program))[0].reason for _ in range(3)] == ["", "", "strategy_throttled"]
