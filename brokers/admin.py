@@ -16,6 +16,7 @@ from brokers.models import (
     Instrument,
     Listing,
     Quote,
+    QuoteTick,
     RawMessage,
     TradingSession,
 )
@@ -134,3 +135,12 @@ class BrokerHealthAdmin(Facts):
 
 
 admin.site.register(BrokerAccount, Facts)
+
+
+@admin.register(QuoteTick)
+class QuoteTickAdmin(Facts):
+    """What was quoted when, for as long as it is measured by."""
+
+    list_display = ["instrument", "at", "bid", "ask"]
+    list_select_related = ["instrument"]
+    ordering = ["-id"]
