@@ -32,7 +32,7 @@ bench: setup ## Measure speed, with baselines; ONLY=name runs one
 	env -u DATABASE_URL -u REDIS_URL $(BIN)/python -m tests.benchmarks $(if $(ONLY),--only "$(ONLY)") $(ARGS)
 
 faults: setup ## Kill processes and servers under load and count what is lost; KILLS=300 CYCLES=20 SEED=7 ONLY=name
-	$(PYTHON) manage.py test -n 0 -m long tests/faults $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
+	$(PYTHON) manage.py test -n 0 -m long tests/faults tests/fix $(if $(ONLY),-k "$(ONLY)") -s $(ARGS)
 
 simulate: setup ## Trade against lying brokers on a clock of their own; SEEDS=200 SEED=1 ORDERS=60 FAULTS=all
 	$(PYTHON) manage.py simulate --seed $(or $(SEED),1) --seeds $(or $(SEEDS),200) --orders $(or $(ORDERS),60) --faults $(or $(FAULTS),all) --report var/reports $(ARGS)

@@ -66,7 +66,7 @@ class Pretend:
         return Got()
 
 
-@pytest.fixture(params=["FIX.4.4", "FIX.4.2"])
+@pytest.fixture(params=["FIX.4.4", pytest.param("FIX.4.2", marks=pytest.mark.long)])
 def acceptor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Acceptor]:
     made = Acceptor(tmp_path, request.param)
     yield made
