@@ -316,7 +316,7 @@ def test_a_risk_officer_halts_and_everybody_sees_it(page: Any) -> None:
     page.goto("/risk/")
     page.wait_for_selector("#limits tbody tr")
     page.wait_for_selector('#uses tbody tr:has-text("position")')
-    page.wait_for_selector('#matrix tbody tr:has-text("trader2")')
+    page.wait_for_selector('#matrix tbody tr:has-text("trader")')
     page.wait_for_selector('#shocks tbody tr:has-text("all prices")')
     page.select_option("#halt [name=kind]", "symbol")
     page.fill("#halt [name=key]", "KO")
