@@ -382,7 +382,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "routing/beliefs"): Row(),
     ("GET", "routing/weights"): Row(),
     ("POST", "routing/weights"): Row(frozenset({"risk", "ops", "admin"}), body={"values": {}, "reason": "x"}),
-    ("POST", "routing/weights/{version}/promote"): Row(frozenset({"risk", "ops", "admin"})),
+    ("POST", "routing/weights/{version}/promote"): Row(frozenset({"risk", "ops", "admin"}), body={}),
     ("GET", "routing/comparison"): Row(OFFICERS),
     ("GET", "brokers/{code}"): Row(place="broker"),
     ("GET", "audit"): Row(frozenset({"auditor"})),
