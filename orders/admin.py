@@ -25,6 +25,7 @@ from orders.models import (
     Allocation,
     Block,
     BlockShare,
+    Build,
     ChildOrder,
     Confirmation,
     DeadLetter,
@@ -38,6 +39,7 @@ from orders.models import (
     SendBudget,
     Submission,
     Trigger,
+    Wait,
 )
 from orders.operations import letters, manual
 from orders.states import OPEN
@@ -470,3 +472,28 @@ class AllocationAdmin(Facts):
     list_display = ["order", "block", "share"]
     list_select_related = ["order", "block", "share"]
     ordering = ["-order"]
+
+
+@admin.register(GroupLeg)
+class GroupLegAdmin(Facts):
+    """Orders in their groups."""
+
+    list_display = ["order", "group", "role", "quantity"]
+    list_filter = ["role"]
+    list_select_related = ["order", "group"]
+
+
+@admin.register(Wait)
+class WaitAdmin(Facts):
+    """Orders held until another that they would trade with is gone."""
+
+    list_display = ["order", "other", "since"]
+    list_select_related = ["order", "other"]
+
+
+@admin.register(Build)
+class BuildAdmin(Facts):
+    """Builds of the code that were released; the newest one sends."""
+
+    list_display = ["build", "released_at"]
+    ordering = ["-released_at"]

@@ -227,7 +227,7 @@ class CorporateActionIn(Strict):
     cost_share = DecimalText(required=False, default=None)
     price = DecimalText(positive=True, required=False, default=None)
     own_price = DecimalText(positive=True, required=False, default=None)
-    new_symbol = serializers.RegexField(r"^[A-Z0-9./_-]{1,32}$", required=False, default="")
+    new_symbol = serializers.RegexField(r"^([A-Z0-9./_-]{1,32})?$", required=False, allow_blank=True, default="")
     elections = serializers.DictField(child=DecimalText(), required=False, default=dict)
     declared_on = serializers.DateField(required=False, default=None, allow_null=True)
     ex_date = serializers.DateField(

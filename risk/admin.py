@@ -21,6 +21,8 @@ from risk import operations
 from risk.models import (
     AccountRules,
     Approval,
+    ComplianceBreach,
+    ComplianceRule,
     Exposure,
     Group,
     GroupMember,
@@ -325,3 +327,32 @@ class RestrictedInstrumentAdmin(Edited):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """An entry ends by its `until`, so that what was restricted when stays known."""
         return False
+
+
+@admin.register(ComplianceRule)
+class ComplianceRuleAdmin(Facts):
+    """Dated rules of compliance; proposed and approved by two persons through the API."""
+
+    list_display = [
+        "code",
+        "kind",
+        "severity",
+        "context",
+        "source",
+        "clause",
+        "effective_from",
+        "effective_to",
+        "status",
+    ]
+    list_filter = ["status", "severity", "context", "kind"]
+    search_fields = ["code", "source"]
+
+
+@admin.register(ComplianceBreach)
+class ComplianceBreachAdmin(Facts):
+    """Where a rule was broken, and what was decided about it."""
+
+    list_display = ["rule", "account", "instrument", "day", "disposition", "disposed_by", "disposed_at"]
+    list_filter = ["disposition", "rule"]
+    list_select_related = ["rule", "account", "instrument"]
+    date_hierarchy = "day"

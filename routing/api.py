@@ -7,6 +7,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from oms.kernel.errors import NotFound
 from oms.runtime.rest import (
     Api,
     CsvRenderer,
@@ -25,6 +26,7 @@ from oms.runtime.roles import SignedIn, acting
 from routing import operations, policies, queries
 
 HOURS_DEFAULT, HOURS_MAX = 24, 24 * 366
+DIGITS_MAX = 9
 
 
 class BeliefOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -55,6 +57,10 @@ class WeightsIn(Strict):
 
     values = serializers.DictField(child=DecimalText())
     reason = serializers.CharField(max_length=200)
+
+
+class PromotionIn(Strict):
+    """Nothing more is asked for."""
 
 
 class WeightsOut(serializers.Serializer):  # type: ignore[type-arg]
@@ -124,10 +130,13 @@ class Promotion(Api):
 
     permission_classes = [acting("risk", "ops", "admin")]
 
-    @extend_schema(request=None, responses={200: WeightsOut, **problems(403, 404, 409)})
-    def post(self, request: Request, version: int) -> Response:
+    @extend_schema(request=PromotionIn, responses={200: WeightsOut, **problems(403, 404, 409)})
+    def post(self, request: Request, version: str) -> Response:
         """Put a version in force; one that was retired too, which rolls back to it."""
-        row = operations.promote_weights(version, actor=actor_of(request), at=self.now())
+        body_of(request, PromotionIn)
+        if not (version.isascii() and version.isdigit() and len(version) <= DIGITS_MAX):
+            raise NotFound("not_found", "There is no such version of the weights.")
+        row = operations.promote_weights(int(version), actor=actor_of(request), at=self.now())
         return Response(queries.weights_out_of(row))
 
 

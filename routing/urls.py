@@ -7,6 +7,6 @@ from routing import api
 urlpatterns = [
     path("routing/beliefs", api.Beliefs.as_view()),
     path("routing/weights", api.WeightsList.as_view()),
-    path("routing/weights/<int:version>/promote", api.Promotion.as_view()),
+    path("routing/weights/<str:version>/promote", api.Promotion.as_view()),
     path("routing/comparison", api.Comparison.as_view()),
 ]

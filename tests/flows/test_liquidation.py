@@ -153,7 +153,7 @@ def test_what_can_not_be_sold_is_told_with_its_reason(desk: Desk, monkeypatch: p
 
     monkeypatch.setattr(liquidating, "TRIES_MAX", 2)
     hold(desk, "buy 10 AAPL", "E1")
-    risk_halt = call_halt(desk)
+    risk_halt = halt_brokers(desk)
     start(desk)
     done = go_on(desk)
     done = go_on(desk)
@@ -164,10 +164,13 @@ def test_what_can_not_be_sold_is_told_with_its_reason(desk: Desk, monkeypatch: p
     desk.holds()
 
 
-def call_halt(desk: Desk) -> Halt:
+def halt_brokers(desk: Desk) -> Halt:
+    """Stop every broker: a liquidation passes any halt but that of where it would have to go."""
     from risk import operations as risk
 
-    return risk.engage_halt(Scope("symbol", "AAPL"), mode="halt", reason="x", actor=desk.actor(desk.rita), at=desk.at)
+    actor = desk.actor(desk.rita)
+    risk.engage_halt(Scope("broker", "FAR"), mode="halt", reason="x", actor=actor, at=desk.at)
+    return risk.engage_halt(Scope("broker", "NEAR"), mode="halt", reason="x", actor=actor, at=desk.at)
 
 
 def test_whoever_comes_next_goes_on_after_a_crash(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

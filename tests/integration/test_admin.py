@@ -82,7 +82,7 @@ def test_orders_are_replaced_and_canceled_after_a_question(desk: Desk, client: A
 def test_an_edit_is_told_with_what_stood_before(desk: Desk, client: Any) -> None:
     inside(client, desk.oona)
     where = f"/admin/portfolio/account/{Account.objects.get(code='MAIN').pk}/change/"
-    assert client.post(where, {"name": "Main book", "status": "closed"}).status_code == 302
+    assert client.post(where, {"name": "Main book", "status": "closed", "valued_at": "mid"}).status_code == 302
     event = Event.objects.get(kind="account.edited")
     told = json.loads(event.body)["data"]
     assert event.actor == "user:oona"

@@ -14,7 +14,7 @@ from oms.simulating import parse_faults
 from tests.conftest import Desk
 
 OURS = {"oms", "orders", "risk", "portfolio", "routing", "brokers", "analytics"}
-READING = {"risk", "preflight", "check_invariants", "verify_audit", "route_explain"}
+READING = {"risk", "preflight", "check_invariants", "verify_audit", "route_explain", "tca_report", "drop_copy"}
 PROCESSES = {"run_gateway", "run_pricer", "run_market"}
 OWN_WORLD = {"simulate"}
 

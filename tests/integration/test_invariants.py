@@ -65,6 +65,8 @@ CORRUPTIONS = {
     "I34": "UPDATE orders_algoslice SET state = 'skipped', child_id = NULL, quantity = NULL WHERE number = 1",
     "I35": "UPDATE orders_algoslice SET number = 9 WHERE number = 1",
     "I36": "UPDATE orders_algoslice SET due_at = now() - interval '2 minutes' WHERE state = 'planned'",
+    "I37": "INSERT INTO orders_block (order_id, state, quantity, allocated, allocated_amount, allocated_fees, body_hash, created_at) "
+    "SELECT id, 'working', quantity, 0, 0, '{}', body_hash, now() FROM orders_order LIMIT 1",
     "I40": f"UPDATE orders_order SET status = 'held' WHERE {PROFIT}",
     "I41": f"UPDATE orders_order SET filled_quantity = 1, leaves_quantity = 3 WHERE {PROFIT}",
     "I42": "UPDATE orders_ordergroup SET excess = 1",

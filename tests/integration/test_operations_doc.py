@@ -143,6 +143,7 @@ def production(tmp_path: Path) -> Iterator[Production]:
         "DATABASE_URL": f"{maintenance.rsplit('/', 1)[0]}/{name}",
         "REDIS_URL": f"{os.environ['REDIS_URL'].rsplit('/', 1)[0]}/7",
         "BACKUPS": str(tmp_path),
+        "PRIME_KEY": "change-me",  # the page tells to give the units what a broker's settings name
     }
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

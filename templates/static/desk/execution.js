@@ -95,7 +95,7 @@ const policies = by("policies") && new Table(by("policies"), [
 async function promote(w) {
   const answer = await ask({ title: `Put version ${w.version} in force?`, text: "From the next order on routing decides by it. The version in force now is retired, and can be put in force again.", facts: [["Changes", differences(w)], ["Reason", w.reason], ["Proposed by", w.proposed_by]], yes: "Put it in force", no: "Leave it" });
   if (!answer) return;
-  try { await post(`routing/weights/${w.version}/promote`); toast(`Version ${w.version} is in force.`, "good"); } catch (problem) { toast(problem.message, "bad"); }
+  try { await post(`routing/weights/${w.version}/promote`, {}); toast(`Version ${w.version} is in force.`, "good"); } catch (problem) { toast(problem.message, "bad"); }
   load();
 }
 
