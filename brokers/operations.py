@@ -161,8 +161,9 @@ def sample_ticks() -> int:
     """Keep what is quoted now and was not a moment ago; return of how many instruments. One statement."""
     return sql.run(
         "INSERT INTO brokers_quotetick (instrument_id, at, bid, ask) SELECT q.instrument_id, q.at, q.bid, q.ask "
-        "FROM brokers_quote q WHERE NOT EXISTS (SELECT 1 FROM brokers_quotetick t "
-        "WHERE t.instrument_id = q.instrument_id AND t.at >= q.at) ON CONFLICT DO NOTHING"
+        "FROM brokers_quote q LEFT JOIN LATERAL (SELECT t.at FROM brokers_quotetick t "
+        "WHERE t.instrument_id = q.instrument_id ORDER BY t.at DESC LIMIT 1) last ON true "
+        "WHERE last.at IS NULL OR last.at < q.at ON CONFLICT DO NOTHING"
     ).rowcount
 
 

@@ -24,7 +24,7 @@ BATCH = 100
 BROKER = "PRIME"
 QUIET_SECONDS = 12.0
 """How long counts need to settle: an idle session tells its own after ten seconds."""
-BACKGROUND = {"brokers_quote", "brokers_quotetick", "brokers_brokersession", "brokers_brokerhealth"}
+BACKGROUND = {"brokers_quote", "brokers_quotetick", "brokers_bar", "brokers_brokersession", "brokers_brokerhealth"}
 """Written all the time, orders or not."""
 FIRST: dict[str, dict[str, Any]] = {
     "orders_order": {"status": "pending_new", "filled_quantity": 0, "filled_amount": 0, "fees": 0, "version": 1},
