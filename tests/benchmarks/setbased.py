@@ -24,8 +24,12 @@ BATCH = 100
 BROKER = "PRIME"
 QUIET_SECONDS = 12.0
 """How long counts need to settle: an idle session tells its own after ten seconds."""
-BACKGROUND = {"brokers_quote", "brokers_quotetick", "brokers_bar", "brokers_brokersession", "brokers_brokerhealth"}
-"""Written all the time, orders or not."""
+BACKGROUND = {
+    "brokers_quote", "brokers_quotetick", "brokers_bar", "brokers_brokersession", "brokers_brokerhealth",
+    "analytics_executionquality", "analytics_fillquality", "analytics_routequality", "analytics_routetime", "analytics_fillsum",
+    "analytics_routesum", "analytics_measured", "routing_routeoutcome", "routing_brokerscore",
+}  # fmt: skip
+"""Written all the time, or later than the orders' own rows: what is measured and learned of them."""
 FIRST: dict[str, dict[str, Any]] = {
     "orders_order": {"status": "pending_new", "filled_quantity": 0, "filled_amount": 0, "fees": 0, "version": 1},
     "orders_childorder": {
