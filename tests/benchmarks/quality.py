@@ -18,7 +18,7 @@ GROUPS = ("broker", "symbol", "strategy", "algo", "day", "hour", "size", "accoun
 SENT = """
 INSERT INTO orders_submission (id, child_id, broker_id, account_id, kind, client_order_id, message, correlation_id, reduces, state,
   attempts, fence, owner, created_at, sent_at, due_at, judged_at, resolved_at, detail, denials, log)
-SELECT gen_random_uuid(), c.id, c.broker_id, o.account_id, 'new', c.client_order_id, '{}', '', false, 'accepted', 1, 1, '',
+SELECT gen_random_uuid(), c.id, c.broker_id, o.account_id, 'new', c.client_order_id, jsonb_build_object('quantity', c.quantity::text, 'side', o.side), '', false, 'accepted', 1, 1, '',
   c.created_at, c.created_at, c.created_at, c.created_at, c.created_at, '', '[]',
   '[{"outcome": "accepted", "rtt_ms": 4.2, "market": {"sent": ["99.99", "100.01"], "answered": ["99.99", "100.01"]}}]'
 FROM orders_childorder c JOIN orders_order o ON o.id = c.order_id WHERE o.client_order_id LIKE 'list-%%'
