@@ -27,7 +27,7 @@ from orders.models import Order
 from portfolio.queries import visible_accounts
 
 
-class QualityOut(serializers.Serializer):  # type: ignore[type-arg]
+class QualityOut(serializers.Serializer):
     """How well an order was executed; costs above zero, null for what is not known (yet).
 
     `arrival_bps`: the average price against the mid at the decision. `shortfall`: delay (decision to sending), trading (sending
@@ -57,7 +57,7 @@ class QualityOut(serializers.Serializer):  # type: ignore[type-arg]
     moments = serializers.ListField(child=serializers.JSONField())
 
 
-class EvidenceOut(serializers.Serializer):  # type: ignore[type-arg]
+class EvidenceOut(serializers.Serializer):
     """What best execution of an order is shown by: its routing decisions with every candidate, and its quality."""
 
     order = serializers.UUIDField()
@@ -65,7 +65,7 @@ class EvidenceOut(serializers.Serializer):  # type: ignore[type-arg]
     quality = QualityOut()
 
 
-class CostsOut(serializers.Serializer):  # type: ignore[type-arg]
+class CostsOut(serializers.Serializer):
     """What a group of fills cost. The group's keys stand beside; sums of money are in US dollars, costs above zero.
 
     `mean_arrival_bps` counts each fill once, with its 95 % interval; the other basis points are weighed by value.
@@ -96,7 +96,7 @@ class CostsOut(serializers.Serializer):  # type: ignore[type-arg]
     ranked = serializers.BooleanField()
 
 
-class ScorecardOut(serializers.Serializer):  # type: ignore[type-arg]
+class ScorecardOut(serializers.Serializer):
     """How a broker did in a period. `rank` is null below 30 measured fills: the intervals would overlap anyway.
 
     Rates come as {n, share, low, high} with Wilson's 95 % interval. `drift` compares the last day's mean cost with the 20 days
@@ -125,7 +125,7 @@ class ScorecardOut(serializers.Serializer):  # type: ignore[type-arg]
     drift = serializers.JSONField(allow_null=True)
 
 
-class BrokerScoreOut(serializers.Serializer):  # type: ignore[type-arg]
+class BrokerScoreOut(serializers.Serializer):
     """What is known of a broker: its session and breaker now, and what became of new orders sent since `since`.
 
     `ack_ms` is the smoothed time of a whole call; `repeated` counts orders that took more than one attempt to send.

@@ -332,12 +332,12 @@ def mark(*, at: datetime) -> int:
     row = sql.run("SELECT marked_until FROM analytics_measured FOR UPDATE").fetchone()
     if row is None:
         return 0
-    marked = sum(
-        sql.run(
-            _MARK[h],
-            {"from": row[0] - timedelta(seconds=h) - MARK_SLACK, "until": at - timedelta(seconds=h)},
-        ).fetchone()[0]  # type: ignore[index]
+    marked: int = sum(
+        count
         for h in HORIZONS
+        for (count,) in sql.run(
+            _MARK[h], {"from": row[0] - timedelta(seconds=h) - MARK_SLACK, "until": at - timedelta(seconds=h)}
+        )
     )
     sql.run("UPDATE analytics_measured SET marked_until = %s", [at])
     return marked

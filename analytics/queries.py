@@ -147,7 +147,7 @@ def _arrival_mid(order: Order) -> Decimal | None:
 
 def _half_spread_bps(order: Order) -> Decimal | None:
     mid = _arrival_mid(order)
-    return None if not mid else ((order.arrival_ask - order.arrival_bid) / 2 / mid * BPS).quantize(PLACES)  # type: ignore[operator]
+    return None if not mid else ((order.arrival_ask - order.arrival_bid) / 2 / mid * BPS).quantize(PLACES)
 
 
 def _sent_mid(submission: Submission) -> Decimal | None:

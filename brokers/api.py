@@ -29,7 +29,7 @@ AHEAD_MAX = timedelta(seconds=5)
 """How far a posted quote's time may lie in the future: clocks differ, but not by more."""
 
 
-class InstrumentOut(serializers.Serializer):  # type: ignore[type-arg]
+class InstrumentOut(serializers.Serializer):
     """What can be traded."""
 
     symbol = serializers.CharField()
@@ -57,7 +57,7 @@ class QuoteIn(Strict):
     at = serializers.DateTimeField()
 
 
-class QuoteOut(serializers.Serializer):  # type: ignore[type-arg]
+class QuoteOut(serializers.Serializer):
     """The latest market of an instrument."""
 
     symbol = serializers.CharField()
@@ -69,13 +69,13 @@ class QuoteOut(serializers.Serializer):  # type: ignore[type-arg]
     at = serializers.DateTimeField()
 
 
-class StoredOut(serializers.Serializer):  # type: ignore[type-arg]
+class StoredOut(serializers.Serializer):
     """How many instruments moved; older quotes than those stored move none."""
 
     stored = serializers.IntegerField()
 
 
-class SessionOut(serializers.Serializer):  # type: ignore[type-arg]
+class SessionOut(serializers.Serializer):
     """A FIX session: how it is, and the numbers of the next message in and out."""
 
     state = serializers.CharField()
@@ -88,7 +88,7 @@ class SessionOut(serializers.Serializer):  # type: ignore[type-arg]
     garbled = serializers.IntegerField()
 
 
-class BrokerOut(serializers.Serializer):  # type: ignore[type-arg]
+class BrokerOut(serializers.Serializer):
     """A broker and how it does."""
 
     code = serializers.CharField()

@@ -13,6 +13,6 @@ class BrokersConfig(AppConfig):
         """Tell the adapters where they may connect: they know no settings themselves."""
         from django.conf import settings  # noqa: PLC0415 - read when it is known
 
-        from brokers.adapters import reach  # noqa: PLC0415
+        from brokers.adapters import reach  # noqa: PLC0415 - together with what it is told
 
         reach.permit(settings.BROKER_HOSTS)

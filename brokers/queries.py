@@ -38,7 +38,7 @@ def _cached(name: str, load: Callable[[], T]) -> T:
     hit = _cache.get(name)
     now = time.monotonic()
     if hit is not None and hit[0] > now:
-        return hit[1]  # type: ignore[no-any-return]
+        return hit[1]
     value = load()
     _cache[name] = (now + CACHE_SECONDS, value)
     return value

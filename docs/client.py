@@ -51,7 +51,7 @@ class Desk:
         data = None if body is None else json.dumps(body).encode()
         wait = WAIT_FIRST_SECONDS
         for attempt in range(1, TRIES_MAX + 1):
-            request = Request(self.base + path, data=data, headers=self.headers, method=method)  # noqa: S310 - checked above
+            request = Request(self.base + path, data=data, headers=self.headers, method=method)  # noqa: S310 - the desk's own address - checked above
             try:
                 with urlopen(request, timeout=CALL_SECONDS_MAX) as answer:  # noqa: S310
                     return json.load(answer)

@@ -29,7 +29,7 @@ def _person(user: User) -> dict[str, Any]:
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
+class PersonAdmin(UserAdmin, ModelAdmin):
     """People, and their roles (groups). Edited by superusers."""
 
     form = UserChangeForm
@@ -65,7 +65,7 @@ class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
 
 
 @admin.register(Group)
-class RoleAdmin(GroupAdmin, ModelAdmin):  # type: ignore[type-arg, misc]
+class RoleAdmin(GroupAdmin, ModelAdmin):
     """Roles: the desk knows trader, risk, ops, auditor and admin."""
 
 

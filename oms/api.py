@@ -53,7 +53,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     checks = monitoring.readiness()
     ready = all(c["ok"] for c in checks.values())
     response = _json({"status": "ready" if ready else "not_ready", "checks": checks}, 200 if ready else 503)
-    response._has_been_logged = True  # type: ignore[attr-defined]  # an answer, not a failure of this process
+    response._has_been_logged = True  # an answer, not a failure of this process
     return response
 
 
@@ -81,7 +81,7 @@ def _may_scrape(request: HttpRequest) -> bool:
     )
 
 
-class EventOut(serializers.Serializer):  # type: ignore[type-arg]
+class EventOut(serializers.Serializer):
     """One entry of the journal, with its place in the chain."""
 
     id = serializers.UUIDField()
@@ -95,7 +95,7 @@ class EventOut(serializers.Serializer):  # type: ignore[type-arg]
     hash = serializers.CharField()
 
 
-class Docs(SpectacularSwaggerSplitView):  # type: ignore[misc]
+class Docs(SpectacularSwaggerSplitView):
     """The API's pages; a person who is not signed in is asked to, a program gets its 401."""
 
     def handle_exception(self, exc: Exception) -> Any:
@@ -153,7 +153,7 @@ def _event(event: Event) -> dict[str, Any]:
     }
 
 
-class ExceptionOut(serializers.Serializer):  # type: ignore[type-arg]
+class ExceptionOut(serializers.Serializer):
     """Something that needs a person, or will if it stays."""
 
     kind = serializers.ChoiceField(

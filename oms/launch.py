@@ -37,7 +37,7 @@ def launch(program: str, command: str, arguments: Sequence[str], data: Path) -> 
 
             return up(arguments, data)
         if command == "test":
-            from oms.supervisor.testing import run_tests  # noqa: PLC0415
+            from oms.supervisor.testing import run_tests  # noqa: PLC0415 - brings the development packages
 
             return run_tests(arguments)
         return manage([program, *([command] if command else []), *arguments], data)
@@ -104,7 +104,7 @@ def _execute(argv: Sequence[str], data: Path) -> int:
     urls = ServerUrls(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
     os.environ.update(environment(data, urls))
     from django.core.management import execute_from_command_line  # noqa: PLC0415 - only now is its environment whole
-    from django.db import InterfaceError, OperationalError  # noqa: PLC0415
+    from django.db import InterfaceError, OperationalError  # noqa: PLC0415 - set up by now
 
     try:
         execute_from_command_line(list(argv))

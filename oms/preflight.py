@@ -64,7 +64,7 @@ def _settings() -> tuple[bool, str]:
 
 
 def _postgresql() -> tuple[bool, str]:
-    version = connection.pg_version  # type: ignore[attr-defined]
+    version = connection.pg_version
     return version >= POSTGRESQL_LEAST, f"version {version // 10_000}.{version % 10_000}"
 
 

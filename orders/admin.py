@@ -145,7 +145,7 @@ class OrderAdmin(Facts):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         """Narrow to the accounts the user may see, newest first."""
         rows = super().get_queryset(request).filter(account__in=visible_accounts(request.user))
-        return rows.order_by("-id")  # type: ignore[no-any-return]
+        return rows.order_by("-id")
 
     @admin.action(description="Cancel", permissions=["view"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Order]) -> HttpResponse | None:

@@ -46,7 +46,7 @@ def get(order_id: UUID) -> dict[str, Any] | None:
         raw = client().hget(_key(str(order_id)), "d")
     except redis.RedisError:
         return None
-    return json.loads(raw) if raw else None  # type: ignore[arg-type]
+    return json.loads(raw) if raw else None
 
 
 def forget_all() -> int:

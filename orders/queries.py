@@ -39,7 +39,7 @@ class _Codes(dict[int, str]):
         self._model = model
 
     def __missing__(self, pk: int) -> str:
-        self.update(self._model.objects.values_list("id", "code"))  # type: ignore[arg-type]
+        self.update(self._model.objects.values_list("id", "code"))
         return self[pk] if pk in self else self._unknown(pk)
 
     def _unknown(self, pk: int) -> str:

@@ -147,14 +147,14 @@ class OrderIn(Strict):
     )
 
 
-class ReasonOut(_Base):  # type: ignore[type-arg]
+class ReasonOut(_Base):
     """Why an order was denied, rejected or ended."""
 
     code = serializers.CharField()
     detail = serializers.CharField()
 
 
-class ArrivalOut(_Base):  # type: ignore[type-arg]
+class ArrivalOut(_Base):
     """The market when the order was decided."""
 
     bid = DecimalText()
@@ -162,7 +162,7 @@ class ArrivalOut(_Base):  # type: ignore[type-arg]
     at = serializers.DateTimeField()
 
 
-class AlgoOut(_Base):  # type: ignore[type-arg]
+class AlgoOut(_Base):
     """How an order is worked, with every default told, and how far that has come. What an algorithm has none of is absent."""
 
     name = serializers.ChoiceField(choices=NAMES)
@@ -186,7 +186,7 @@ class AlgoOut(_Base):  # type: ignore[type-arg]
     )
 
 
-class SliceOut(_Base):  # type: ignore[type-arg]
+class SliceOut(_Base):
     """A slice of a worked order. `status` and `filled_quantity` are its broker order's."""
 
     number = serializers.IntegerField()
@@ -201,7 +201,7 @@ class SliceOut(_Base):  # type: ignore[type-arg]
     detail = serializers.CharField(allow_blank=True)
 
 
-class GroupRefOut(_Base):  # type: ignore[type-arg]
+class GroupRefOut(_Base):
     """The group an order belongs to, and what it is there."""
 
     kind = serializers.ChoiceField(choices=["bracket", *GROUP_KINDS])
@@ -210,7 +210,7 @@ class GroupRefOut(_Base):  # type: ignore[type-arg]
     partial_fills = serializers.ChoiceField(choices=POLICIES)
 
 
-class OrderOut(_Base):  # type: ignore[type-arg]
+class OrderOut(_Base):
     """An order as it stands. `unknown`: a broker may or may not have it, and is being asked."""
 
     id = serializers.UUIDField()
@@ -262,7 +262,7 @@ class OrderOut(_Base):  # type: ignore[type-arg]
     algo = AlgoOut(allow_null=True)
 
 
-class GroupOrderOut(_Base):  # type: ignore[type-arg]
+class GroupOrderOut(_Base):
     """One order of a group."""
 
     id = serializers.UUIDField()
@@ -277,7 +277,7 @@ class GroupOrderOut(_Base):  # type: ignore[type-arg]
     leaves_quantity = DecimalText()
 
 
-class GroupOut(_Base):  # type: ignore[type-arg]
+class GroupOut(_Base):
     """A group with its orders. `excess`: units filled beyond what one cancels the others for; `attention`: a person is needed."""
 
     id = serializers.CharField()
@@ -308,7 +308,7 @@ class BatchIn(Strict):
     orders = OrderIn(many=True, min_length=1, max_length=1_000)
 
 
-class BatchPartOut(_Base):  # type: ignore[type-arg]
+class BatchPartOut(_Base):
     """The answer to one order of a batch: 201 made, 200 a replay, else the problem."""
 
     status = serializers.IntegerField()
@@ -316,13 +316,13 @@ class BatchPartOut(_Base):  # type: ignore[type-arg]
     problem = ProblemOut(required=False)
 
 
-class BatchOut(_Base):  # type: ignore[type-arg]
+class BatchOut(_Base):
     """Answers in the order of the request."""
 
     results = BatchPartOut(many=True)
 
 
-class StatusOut(_Base):  # type: ignore[type-arg]
+class StatusOut(_Base):
     """The short status."""
 
     id = serializers.UUIDField()
@@ -360,7 +360,7 @@ class CancelManyIn(Strict):
     side = serializers.ChoiceField(choices=SIDES, required=False)
 
 
-class CanceledOut(_Base):  # type: ignore[type-arg]
+class CanceledOut(_Base):
     """How many orders were asked to end."""
 
     canceled = serializers.IntegerField()
@@ -376,7 +376,7 @@ class TermsIn(Strict):
     expected_version = serializers.IntegerField(required=False, help_text="409 when the order has another by now.")
 
 
-class SubmissionOut(_Base):  # type: ignore[type-arg]
+class SubmissionOut(_Base):
     """One intent to tell a broker something."""
 
     kind = serializers.ChoiceField(choices=["new", "cancel", "replace"])
@@ -387,7 +387,7 @@ class SubmissionOut(_Base):  # type: ignore[type-arg]
     log = serializers.ListField(child=serializers.DictField())
 
 
-class ChildOut(_Base):  # type: ignore[type-arg]
+class ChildOut(_Base):
     """What one broker was asked for."""
 
     id = serializers.UUIDField()
@@ -401,7 +401,7 @@ class ChildOut(_Base):  # type: ignore[type-arg]
     submissions = SubmissionOut(many=True)
 
 
-class FeeItemOut(_Base):  # type: ignore[type-arg]
+class FeeItemOut(_Base):
     """One fee; below zero is a rebate."""
 
     kind = serializers.CharField()
@@ -409,7 +409,7 @@ class FeeItemOut(_Base):  # type: ignore[type-arg]
     currency = serializers.CharField()
 
 
-class ExecutionOut(_Base):  # type: ignore[type-arg]
+class ExecutionOut(_Base):
     """A fill, or the bust or correction of one (`ref`)."""
 
     id = serializers.UUIDField()
@@ -430,7 +430,7 @@ class ExecutionOut(_Base):  # type: ignore[type-arg]
     currency = serializers.CharField()
 
 
-class TimelineOut(_Base):  # type: ignore[type-arg]
+class TimelineOut(_Base):
     """One entry of an order's audit timeline; what else it holds depends on its kind."""
 
     at = serializers.DateTimeField()
@@ -438,7 +438,7 @@ class TimelineOut(_Base):  # type: ignore[type-arg]
     actor = serializers.CharField()
 
 
-class DecisionOut(_Base):  # type: ignore[type-arg]
+class DecisionOut(_Base):
     """A routing decision with every broker looked at, taken or not."""
 
     id = serializers.UUIDField()
@@ -447,7 +447,7 @@ class DecisionOut(_Base):  # type: ignore[type-arg]
     candidates = serializers.ListField(child=serializers.DictField())
 
 
-class PreviewOut(_Base):  # type: ignore[type-arg]
+class PreviewOut(_Base):
     """What placing the order would do now."""
 
     approved = serializers.BooleanField()
@@ -473,7 +473,7 @@ class PreviewOut(_Base):  # type: ignore[type-arg]
     slices = SliceOut(many=True, help_text="The schedule of a worked order, as far as it is known from the start.")
 
 
-class UpdatesOut(_Base):  # type: ignore[type-arg]
+class UpdatesOut(_Base):
     """Frames after a sequence, as the WebSocket sends them."""
 
     frames = serializers.ListField(child=serializers.DictField())

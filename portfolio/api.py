@@ -68,7 +68,7 @@ class LotPolicyIn(Strict):
     reason = serializers.CharField(max_length=150)
 
 
-class LotPolicyOut(serializers.Serializer):  # type: ignore[type-arg]
+class LotPolicyOut(serializers.Serializer):
     """Rules of lots; `since` is null where the account was opened with them."""
 
     since = serializers.DateField(allow_null=True)
@@ -78,7 +78,7 @@ class LotPolicyOut(serializers.Serializer):  # type: ignore[type-arg]
     reason = serializers.CharField(allow_blank=True)
 
 
-class AccountOut(serializers.Serializer):  # type: ignore[type-arg]
+class AccountOut(serializers.Serializer):
     """An account."""
 
     code = serializers.CharField()
@@ -92,7 +92,7 @@ class AccountOut(serializers.Serializer):  # type: ignore[type-arg]
     created_at = serializers.DateTimeField()
 
 
-class PositionOut(serializers.Serializer):  # type: ignore[type-arg]
+class PositionOut(serializers.Serializer):
     """A position valued at the mid; what hangs on a missing price is null."""
 
     symbol = serializers.CharField()
@@ -111,7 +111,7 @@ class PositionOut(serializers.Serializer):  # type: ignore[type-arg]
     stale = serializers.BooleanField()
 
 
-class LotOut(serializers.Serializer):  # type: ignore[type-arg]
+class LotOut(serializers.Serializer):
     """What is left of an opening trade, or of all of them in a pool. `cost` is of what remains; `held_since` differs
     from `opened_at` where a wash sale lengthened the holding period."""
 
@@ -126,7 +126,7 @@ class LotOut(serializers.Serializer):  # type: ignore[type-arg]
     cost = DecimalText()
 
 
-class GainOut(serializers.Serializer):  # type: ignore[type-arg]
+class GainOut(serializers.Serializer):
     """What closing a part of a lot gained; quantities of longs above zero. `gain` is without what a wash sale
     `disallowed`; `match` is the rule that found the purchase, in a section 104 holding."""
 
@@ -144,7 +144,7 @@ class GainOut(serializers.Serializer):  # type: ignore[type-arg]
     match = serializers.ChoiceField(choices=[SAME_DAY, THIRTY_DAYS, POOL], allow_null=True)
 
 
-class LedgerLineOut(serializers.Serializer):  # type: ignore[type-arg]
+class LedgerLineOut(serializers.Serializer):
     """One ledger line; debits above zero."""
 
     id = serializers.UUIDField()
@@ -161,7 +161,7 @@ class LedgerLineOut(serializers.Serializer):  # type: ignore[type-arg]
     note = serializers.CharField()
 
 
-class SettlementOut(serializers.Serializer):  # type: ignore[type-arg]
+class SettlementOut(serializers.Serializer):
     """The delivery of one trade, and how far it is. `days_late` counts from `due_on` while something is open."""
 
     id = serializers.UUIDField(help_text="Of the execution.")
@@ -192,7 +192,7 @@ class SettlementIn(Strict):
 @extend_schema_field(
     {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2, "examples": [[2, 1]]}
 )
-class RatioField(serializers.Field):  # type: ignore[type-arg]
+class RatioField(serializers.Field):
     """Two whole numbers: units after, for units before; or what comes, for what is held."""
 
     def to_internal_value(self, data: Any) -> tuple[int, int]:
@@ -241,7 +241,7 @@ class NothingIn(Strict):
     """No fields: the address says it all."""
 
 
-class CorporateActionOut(serializers.Serializer):  # type: ignore[type-arg]
+class CorporateActionOut(serializers.Serializer):
     """A corporate action."""
 
     id = serializers.UUIDField()
@@ -266,14 +266,14 @@ class CorporateActionOut(serializers.Serializer):  # type: ignore[type-arg]
     applied_at = serializers.DateTimeField(allow_null=True)
 
 
-class UnitsOut(serializers.Serializer):  # type: ignore[type-arg]
+class UnitsOut(serializers.Serializer):
     """Units that come, or go below zero."""
 
     symbol = serializers.CharField()
     quantity = DecimalText()
 
 
-class ClaimOut(serializers.Serializer):  # type: ignore[type-arg]
+class ClaimOut(serializers.Serializer):
     """Trades around the ex date whose delivery the register misses: a `due_bill` passes it on to the buyer, a
     `return_claim` gives it back to the seller."""
 
@@ -281,7 +281,7 @@ class ClaimOut(serializers.Serializer):  # type: ignore[type-arg]
     quantity = DecimalText()
 
 
-class EntitlementOut(serializers.Serializer):  # type: ignore[type-arg]
+class EntitlementOut(serializers.Serializer):
     """What an account is entitled to: cash as `amount`, below zero where it pays, `units`, and what of it is `gain`.
     `posted` is the cash it has got so far, before this call."""
 
@@ -295,7 +295,7 @@ class EntitlementOut(serializers.Serializer):  # type: ignore[type-arg]
     claims = ClaimOut(many=True)
 
 
-class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
+class PnlLineOut(serializers.Serializer):
     """P&L in one currency."""
 
     currency = serializers.CharField()
@@ -306,7 +306,7 @@ class PnlLineOut(serializers.Serializer):  # type: ignore[type-arg]
     dividends = DecimalText()
 
 
-class PnlOut(serializers.Serializer):  # type: ignore[type-arg]
+class PnlOut(serializers.Serializer):
     """An account's P&L, with the number of open positions that have no price."""
 
     currencies = PnlLineOut(many=True)
@@ -327,7 +327,7 @@ class TransferIn(Strict):
     key = serializers.CharField(max_length=128)
 
 
-class TransferOut(serializers.Serializer):  # type: ignore[type-arg]
+class TransferOut(serializers.Serializer):
     """The ledger transaction that moved it."""
 
     id = serializers.UUIDField()
@@ -346,7 +346,7 @@ class GrantIn(Strict):
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
 
 
-class GrantOut(serializers.Serializer):  # type: ignore[type-arg]
+class GrantOut(serializers.Serializer):
     """A grant."""
 
     account = serializers.CharField()
@@ -518,7 +518,7 @@ class Settlements(Api):
         return Response(page_out(request, page, rows))
 
 
-class LadderDayOut(serializers.Serializer):  # type: ignore[type-arg]
+class LadderDayOut(serializers.Serializer):
     """What comes and goes on a day, and what will have settled by its end."""
 
     due_on = serializers.DateField()
@@ -528,7 +528,7 @@ class LadderDayOut(serializers.Serializer):  # type: ignore[type-arg]
     settled_after = DecimalText()
 
 
-class LadderCurrencyOut(serializers.Serializer):  # type: ignore[type-arg]
+class LadderCurrencyOut(serializers.Serializer):
     """The ladder of one currency; what is late stands on today."""
 
     currency = serializers.CharField()
@@ -537,7 +537,7 @@ class LadderCurrencyOut(serializers.Serializer):  # type: ignore[type-arg]
     days = LadderDayOut(many=True)
 
 
-class LateOut(serializers.Serializer):  # type: ignore[type-arg]
+class LateOut(serializers.Serializer):
     """Settlements that are late, by age and state; a failed one and a part of one count with what is open of them."""
 
     age = serializers.CharField()
@@ -548,7 +548,7 @@ class LateOut(serializers.Serializer):  # type: ignore[type-arg]
     oldest_days = serializers.IntegerField()
 
 
-class ViolationOut(serializers.Serializer):  # type: ignore[type-arg]
+class ViolationOut(serializers.Serializer):
     """A sale that came too early in a cash account: of which purchase, and until when it had to wait (null: until paid)."""
 
     kind = serializers.ChoiceField(choices=sorted(MEANING))
@@ -562,7 +562,7 @@ class ViolationOut(serializers.Serializer):  # type: ignore[type-arg]
     wait_until = serializers.DateField(allow_null=True)
 
 
-class LadderOut(serializers.Serializer):  # type: ignore[type-arg]
+class LadderOut(serializers.Serializer):
     """The settlement ladder; `violations` of the last year as they would be in a cash account, which brokers would then
     restrict to settled cash until `restricted_until`."""
 
@@ -714,7 +714,7 @@ class CorporateActionPreview(Api):
         return Response(entitlements_out(corporate.preview(queries.corporate_action(parse_id(id)))))
 
 
-class ValuePartOut(serializers.Serializer):  # type: ignore[type-arg]
+class ValuePartOut(serializers.Serializer):
     """A part of an account at the market, in the account's currency. `key` is null for what has no strategy."""
 
     key = serializers.CharField(allow_null=True)
@@ -728,7 +728,7 @@ class ValuePartOut(serializers.Serializer):  # type: ignore[type-arg]
     unrated = serializers.ListField(child=serializers.CharField())
 
 
-class ValuationOut(serializers.Serializer):  # type: ignore[type-arg]
+class ValuationOut(serializers.Serializer):
     """An account at the market, in its own currency. `unpriced` positions and `unrated` currencies are left out of the sums,
     which makes the equity null; `stale` ones count at an old price."""
 
@@ -768,7 +768,7 @@ class Valuation(Api):
         return Response(valuation_out(account, by=by, at=at))
 
 
-class DrawdownOut(serializers.Serializer):  # type: ignore[type-arg]
+class DrawdownOut(serializers.Serializer):
     """The deepest fall of growth, as a part of its peak."""
 
     depth = DecimalText()
@@ -777,7 +777,7 @@ class DrawdownOut(serializers.Serializer):  # type: ignore[type-arg]
     recovered_at = serializers.DateTimeField(allow_null=True)
 
 
-class CurvePointOut(serializers.Serializer):  # type: ignore[type-arg]
+class CurvePointOut(serializers.Serializer):
     """Equity, growth of one unit since the beginning without flows, and how far that lies below its highest."""
 
     at = serializers.DateTimeField()
@@ -786,14 +786,14 @@ class CurvePointOut(serializers.Serializer):  # type: ignore[type-arg]
     drawdown = DecimalText()
 
 
-class FlowOut(serializers.Serializer):  # type: ignore[type-arg]
+class FlowOut(serializers.Serializer):
     """A deposit (above zero) or a withdrawal, in the account's currency at the rate of its moment."""
 
     at = serializers.DateTimeField()
     amount = DecimalText()
 
 
-class _PerformanceOut(serializers.Serializer):  # type: ignore[type-arg]
+class _PerformanceOut(serializers.Serializer):
     """How an account did. Rates are parts of one: 0.05 is five percent. Null is what is not known: without any worth, with a
     flow that had no rate (`unknown_flows`), or over less than a year for yearly rates."""
 

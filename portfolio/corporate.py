@@ -481,7 +481,7 @@ def _pay(action: CorporateAction, reason: str, *, actor: Actor, at: datetime, no
     wanted = {} if nothing else {key: _paid(action, quantity) for key, quantity in held.items()}
     changes: dict[int, dict[int | None, Decimal]] = defaultdict(dict)
     for key in sorted(wanted.keys() | posted.keys(), key=lambda k: (k[0], k[1] or 0)):
-        if change := wanted.get(key, ZERO) - posted.get(key, ZERO):  # type: ignore[call-overload]
+        if change := wanted.get(key, ZERO) - posted.get(key, ZERO):
             changes[key[0]][key[1]] = change
     if not changes:
         return

@@ -41,7 +41,7 @@ from risk.models import AccountRules, Approval, Limit, Locate
 OFFICERS = ("risk", "ops", "auditor", "admin")
 
 
-class _ScopeField(serializers.Field):  # type: ignore[type-arg]
+class _ScopeField(serializers.Field):
     kinds: tuple[str, ...] = ()
 
     def to_internal_value(self, data: Any) -> Scope:
@@ -87,7 +87,7 @@ class LimitIn(Strict):
     reason = serializers.CharField(max_length=200)
 
 
-class LimitOut(serializers.Serializer):  # type: ignore[type-arg]
+class LimitOut(serializers.Serializer):
     """A limit; `active` binds, `proposed` waits for another person."""
 
     id = serializers.UUIDField()
@@ -114,7 +114,7 @@ class ApprovalIn(Strict):
     content_hash = serializers.CharField(max_length=64, required=False, default="")
 
 
-class ApprovalOut(serializers.Serializer):  # type: ignore[type-arg]
+class ApprovalOut(serializers.Serializer):
     """What waits, or waited, for a second person."""
 
     id = serializers.UUIDField()
@@ -133,7 +133,7 @@ class ApprovalOut(serializers.Serializer):  # type: ignore[type-arg]
     decided_at = serializers.DateTimeField(allow_null=True)
 
 
-class HaltOut(serializers.Serializer):  # type: ignore[type-arg]
+class HaltOut(serializers.Serializer):
     """A halt, engaged while `released_at` is null."""
 
     id = serializers.UUIDField()
@@ -153,7 +153,7 @@ class ReleaseIn(Strict):
     reason = serializers.CharField(max_length=200)
 
 
-class ExposureOut(serializers.Serializer):  # type: ignore[type-arg]
+class ExposureOut(serializers.Serializer):
     """What is used and held of a limit, and what is left; nulls where there is no limit or no price."""
 
     account = serializers.CharField()
@@ -170,7 +170,7 @@ class ExposureOut(serializers.Serializer):  # type: ignore[type-arg]
     currency = serializers.CharField()
 
 
-class BalanceOut(serializers.Serializer):  # type: ignore[type-arg]
+class BalanceOut(serializers.Serializer):
     """Cash of one currency; `available` = ledger − held."""
 
     currency = serializers.CharField()
@@ -251,7 +251,7 @@ class RulesIn(Strict):
     reason = serializers.CharField(max_length=200)
 
 
-class RulesOut(serializers.Serializer):  # type: ignore[type-arg]
+class RulesOut(serializers.Serializer):
     """Rules of an account; `active` ones hold from `since` on, the newest of them."""
 
     id = serializers.UUIDField()
@@ -309,7 +309,7 @@ class LocateIn(Strict):
     day = serializers.DateField(required=False, allow_null=True, default=None)
 
 
-class LocateOut(serializers.Serializer):  # type: ignore[type-arg]
+class LocateOut(serializers.Serializer):
     """Units located for the short sales of a UTC day."""
 
     id = serializers.UUIDField()
@@ -352,7 +352,7 @@ class EnableIn(Strict):
     reason = serializers.CharField(max_length=200)
 
 
-class EnabledOut(serializers.Serializer):  # type: ignore[type-arg]
+class EnabledOut(serializers.Serializer):
     """A strategy that may go on, and how many automated orders it had sent."""
 
     account = serializers.CharField()

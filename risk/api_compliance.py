@@ -58,7 +58,7 @@ class ComplianceRuleIn(Strict):
         return value
 
 
-class ComplianceRuleOut(serializers.Serializer):  # type: ignore[type-arg]
+class ComplianceRuleOut(serializers.Serializer):
     """A rule; `active` ones hold from their first day to their last."""
 
     id = serializers.UUIDField()
@@ -79,7 +79,7 @@ class ComplianceRuleOut(serializers.Serializer):  # type: ignore[type-arg]
     created_at = serializers.DateTimeField()
 
 
-class BreachOut(serializers.Serializer):  # type: ignore[type-arg]
+class BreachOut(serializers.Serializer):
     """A rule that was passed, by an order or at the end of a day, and what came of it."""
 
     id = serializers.UUIDField()
@@ -107,7 +107,7 @@ class DisposalIn(Strict):
     reason = serializers.CharField(max_length=200)
 
 
-class CopyOut(serializers.Serializer):  # type: ignore[type-arg]
+class CopyOut(serializers.Serializer):
     """One execution, bust or correction as it was booked; `seq` rises within an account."""
 
     account = serializers.CharField()
@@ -115,7 +115,7 @@ class CopyOut(serializers.Serializer):  # type: ignore[type-arg]
     data = serializers.DictField()
 
 
-class CopiesOut(serializers.Serializer):  # type: ignore[type-arg]
+class CopiesOut(serializers.Serializer):
     """Copies after a cursor, and the cursor to go on with."""
 
     copies = CopyOut(many=True)

@@ -15,7 +15,7 @@ from risk.api import OFFICERS, LimitScope, one_of
 from risk.models import Limit
 
 
-class ConsumerOut(serializers.Serializer):  # type: ignore[type-arg]
+class ConsumerOut(serializers.Serializer):
     """A holding that uses a limit; `value` of its worst case with the open orders filled."""
 
     account = serializers.CharField(allow_null=True)
@@ -27,7 +27,7 @@ class ConsumerOut(serializers.Serializer):  # type: ignore[type-arg]
     currency = serializers.CharField()
 
 
-class HeadroomOut(serializers.Serializer):  # type: ignore[type-arg]
+class HeadroomOut(serializers.Serializer):
     """What is used of a limit where it is used the most; nulls where it can't be valued, no account where it binds a sum."""
 
     scope = LimitScope()
@@ -44,7 +44,7 @@ class HeadroomOut(serializers.Serializer):  # type: ignore[type-arg]
     consumers = ConsumerOut(many=True)
 
 
-class MatrixOut(serializers.Serializer):  # type: ignore[type-arg]
+class MatrixOut(serializers.Serializer):
     """What a user may trade in an account, and what stands in the way of the rest."""
 
     user = serializers.CharField()
@@ -56,7 +56,7 @@ class MatrixOut(serializers.Serializer):  # type: ignore[type-arg]
     barred = serializers.ListField(child=serializers.CharField())
 
 
-class StressOut(serializers.Serializer):  # type: ignore[type-arg]
+class StressOut(serializers.Serializer):
     """What a jump would win or lose an account; nulls where something has no price or rate."""
 
     account = serializers.CharField()

@@ -29,7 +29,7 @@ HOURS_DEFAULT, HOURS_MAX = 24, 24 * 366
 DIGITS_MAX = 9
 
 
-class BeliefOut(serializers.Serializer):  # type: ignore[type-arg]
+class BeliefOut(serializers.Serializer):
     """What is expected of a broker: in all, in an instrument, there for a size, there at hours of the UTC day.
 
     `cost_bps`: what fills cost beyond half the quoted spread, with its standard error and the 95 % bounds; shrunk towards the level above.
@@ -63,7 +63,7 @@ class PromotionIn(Strict):
     """Nothing more is asked for."""
 
 
-class WeightsOut(serializers.Serializer):  # type: ignore[type-arg]
+class WeightsOut(serializers.Serializer):
     """A version of the weights."""
 
     version = serializers.IntegerField()
@@ -76,7 +76,7 @@ class WeightsOut(serializers.Serializer):  # type: ignore[type-arg]
     promoted_at = serializers.DateTimeField(allow_null=True)
 
 
-class EstimateOut(serializers.Serializer):  # type: ignore[type-arg]
+class EstimateOut(serializers.Serializer):
     """A mean cost in basis points with its 95 % interval; `effective`: the orders it really rests on."""
 
     mean = serializers.FloatField()
@@ -86,7 +86,7 @@ class EstimateOut(serializers.Serializer):  # type: ignore[type-arg]
     effective = serializers.FloatField()
 
 
-class ComparisonOut(serializers.Serializer):  # type: ignore[type-arg]
+class ComparisonOut(serializers.Serializer):
     """What a policy would have cost in a period; null where nothing can be told."""
 
     policy = serializers.CharField()

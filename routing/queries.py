@@ -57,7 +57,7 @@ def weights(*, fresh: bool = False) -> tuple[int, Weights]:
         row = sql.run("SELECT version, values::text FROM routing_routingweights WHERE status = 'active'").fetchone()
         found = (row[0], restored(json.loads(row[1]))) if row else (0, DEFAULT)
         hit = _cache["weights"] = (time.monotonic() + CACHE_SECONDS, found)
-    return hit[1]  # type: ignore[no-any-return]
+    return hit[1]
 
 
 def decisions_of(order_id: UUID) -> list[dict[str, Any]]:

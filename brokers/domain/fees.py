@@ -31,8 +31,11 @@ BASE = "base"
 _BASES = frozenset({"per_share", "per_contract", "percent", "per_order", "percent_of"})
 _MODES = {"up": ROUND_UP, "down": ROUND_DOWN, "half_up": ROUND_HALF_UP, "half_even": ROUND_HALF_EVEN}
 _KEYS = frozenset(
-    "kind basis rate tiers bands by of side liquidity hours above min max max_percent round currency".split()  # noqa: SIM905
-)
+    {
+        "kind", "basis", "rate", "tiers", "bands", "by", "of", "side", "liquidity", "hours", "above", "min", "max", "max_percent", "round",
+        "currency",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

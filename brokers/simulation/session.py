@@ -37,7 +37,7 @@ class Session(asyncio.Protocol):
     # -- connection --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport
         self.server.sessions.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

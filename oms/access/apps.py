@@ -13,7 +13,7 @@ class AccessConfig(AppConfig):
     def ready(self) -> None:
         """Give the sign-in below what it asks about users and tokens."""
         from oms.access import factors, tokens  # noqa: PLC0415 - models must be loaded first
-        from oms.runtime import sessions, signin  # noqa: PLC0415
+        from oms.runtime import sessions, signin  # noqa: PLC0415 - they use models, too
 
         signin.second_factor, signin.scopes_of = factors.check, tokens.scopes_of
         sessions.lacks_second_factor = factors.lacks

@@ -107,14 +107,18 @@ def take_away(user: Any, *, actor: Actor, at: datetime) -> bool:
 
 def code_at(key: bytes, at: float) -> str:
     """Return the code that a key gives at a time in Unix seconds."""
-    return TOTP(key, 6, SHA1(), STEP_SECONDS).generate(int(at)).decode()  # noqa: S303 - what devices speak, RFC 6238
+    return _totp(key).generate(int(at)).decode()
+
+
+def _totp(key: bytes) -> TOTP:
+    return TOTP(key, 6, SHA1(), STEP_SECONDS)  # noqa: S303 - what devices speak, RFC 6238
 
 
 def _step_of(factor: SecondFactor, code: str) -> int | None:
     """Return the half minute that a code belongs to, None for a wrong one."""
     if len(code) != 6 or not code.isascii() or not code.isdigit():
         return None
-    totp = TOTP(open_sealed(factor.sealed, about=_about(factor.user)), 6, SHA1(), STEP_SECONDS)  # noqa: S303
+    totp = _totp(open_sealed(factor.sealed, about=_about(factor.user)))
     now = int(time.time()) // STEP_SECONDS
     for step in range(now - SLACK_STEPS, now + SLACK_STEPS + 1):
         try:

@@ -23,7 +23,7 @@ def tell(request: HttpRequest, row: Model, happened: str, data: dict[str, Any]) 
     journal.append([entry], actor=actor_for(request.user, automated=False), at=timezone.now())
 
 
-class Edited(SimpleHistoryAdmin, Readable):  # type: ignore[misc]
+class Edited(SimpleHistoryAdmin, Readable):
     """Whoever reads all may look; the roles named may edit. `exclude` keeps secrets out of the page and the journal."""
 
     editors: ClassVar[frozenset[str]] = frozenset({"admin"})

@@ -46,11 +46,11 @@ class _Shown:
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Write the decimals of a row's page."""
-        return self._written(super().get_fields(request, obj))  # type: ignore[misc]
+        return self._written(super().get_fields(request, obj))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Keep our columns out of the form."""
-        return [*super().get_readonly_fields(request, obj), *self._decimals().values()]  # type: ignore[misc]
+        return [*super().get_readonly_fields(request, obj), *self._decimals().values()]
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Nobody adds one here."""
@@ -65,7 +65,7 @@ class _Shown:
         return False
 
 
-class Readable(ModelAdmin):  # type: ignore[misc]
+class Readable(ModelAdmin):
     """Rows that all may read whose role reads all. `everyone`: traders too, through a queryset that the app narrows."""
 
     everyone = False
@@ -93,7 +93,7 @@ class Facts(_Shown, Readable):
         return self._written(super().get_list_display(request))
 
 
-class Part(_Shown, TabularInline):  # type: ignore[misc]
+class Part(_Shown, TabularInline):
     """Rows of another row, to read with it."""
 
     extra = 0

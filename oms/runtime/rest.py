@@ -201,7 +201,7 @@ class Api(APIView):
 
 
 @extend_schema_field({"type": "string", "pattern": r"^-?[0-9]{1,15}(\.[0-9]{1,10})?$", "examples": ["10.5"]})
-class DecimalText(serializers.Field):  # type: ignore[type-arg]
+class DecimalText(serializers.Field):
     """A decimal as a JSON string, exact and bounded; `positive` refuses zero and below."""
 
     def __init__(self, *, positive: bool = False, **kwargs: Any) -> None:
@@ -223,7 +223,7 @@ class DecimalText(serializers.Field):  # type: ignore[type-arg]
         return decimals.text(value)
 
 
-class Strict(serializers.Serializer):  # type: ignore[type-arg]
+class Strict(serializers.Serializer):
     """A serializer that refuses what it doesn't know, so that a mistyped field never goes unnoticed."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -244,7 +244,7 @@ def body_of(request: Request, serializer: Callable[..., Any]) -> Any:
     return form.validated_data
 
 
-class FieldErrorOut(serializers.Serializer):  # type: ignore[type-arg]
+class FieldErrorOut(serializers.Serializer):
     """One field to blame."""
 
     field = serializers.CharField()
@@ -252,7 +252,7 @@ class FieldErrorOut(serializers.Serializer):  # type: ignore[type-arg]
     detail = serializers.CharField()
 
 
-class ProblemOut(serializers.Serializer):  # type: ignore[type-arg]
+class ProblemOut(serializers.Serializer):
     """An error (RFC 9457)."""
 
     type = serializers.CharField()

@@ -84,7 +84,7 @@ class PatientBackend(ModelBackend):
         sign_in_failed.send_robust(None, user=known, address=address, locked=locked)
 
 
-class Tokens(TokenAuthentication):  # type: ignore[misc]
+class Tokens(TokenAuthentication):
     """Tokens of programs; an address that guesses is answered 429."""
 
     def authenticate_credentials(self, token: bytes) -> Any:
@@ -107,7 +107,7 @@ class Tokens(TokenAuthentication):  # type: ignore[misc]
             raise
 
 
-class TokensScheme(KnoxTokenScheme):  # type: ignore[no-untyped-call]
+class TokensScheme(KnoxTokenScheme):
     """Tells the schema that these tokens are like those they are made from."""
 
     target_class = "oms.runtime.signin.Tokens"

@@ -189,7 +189,7 @@ def update(objects: Sequence[models.Model], names: Iterable[str]) -> None:
     _check(all_written)
     if versioned:
         for row in objects:
-            row.version += 1  # type: ignore[attr-defined]
+            row.version += 1
 
 
 def uuids(values: Iterable[UUID]) -> arrays.Packed:

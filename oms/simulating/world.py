@@ -284,7 +284,7 @@ def unheard(ring: Any = None) -> Iterator[None]:
     What a log would tell of is what the faults are there for.
     """
     from oms.runtime import doorbell, live  # noqa: PLC0415 - replaced where everybody finds them
-    from orders import cache  # noqa: PLC0415
+    from orders import cache  # noqa: PLC0415 - as above
 
     kept, logs = (doorbell.ring, live.publish, cache.put), structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -57,7 +57,7 @@ class BlockIn(Strict):
     note = serializers.CharField(max_length=200, required=False)
 
 
-class ShareOut(serializers.Serializer):  # type: ignore[type-arg]
+class ShareOut(serializers.Serializer):
     """What an account asked for and got; `orders` are its orders of origin allocation."""
 
     account = serializers.CharField()
@@ -66,7 +66,7 @@ class ShareOut(serializers.Serializer):  # type: ignore[type-arg]
     orders = serializers.ListField(child=serializers.UUIDField())
 
 
-class BlockOut(serializers.Serializer):  # type: ignore[type-arg]
+class BlockOut(serializers.Serializer):
     """A block; `id` is that of its order."""
 
     id = serializers.UUIDField()

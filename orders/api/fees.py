@@ -20,7 +20,7 @@ from oms.runtime.roles import acting
 from orders import queries
 
 
-class FeeVarianceOut(serializers.Serializer):  # type: ignore[type-arg]
+class FeeVarianceOut(serializers.Serializer):
     """What a broker billed against what was accrued for the same executions; `variance` above zero: it charged more."""
 
     broker = serializers.CharField()

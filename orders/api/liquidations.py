@@ -41,7 +41,7 @@ class LiquidationIn(Strict):
     reason = serializers.CharField(max_length=200)
 
 
-class StepOut(serializers.Serializer):  # type: ignore[type-arg]
+class StepOut(serializers.Serializer):
     """One step."""
 
     at = serializers.DateTimeField()
@@ -49,7 +49,7 @@ class StepOut(serializers.Serializer):  # type: ignore[type-arg]
     detail = serializers.CharField()
 
 
-class LiquidationOut(serializers.Serializer):  # type: ignore[type-arg]
+class LiquidationOut(serializers.Serializer):
     """A liquidation; `proof` once it has ended: what was open, sent and filled, what remains and why."""
 
     id = serializers.UUIDField()

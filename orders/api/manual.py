@@ -64,7 +64,7 @@ class TradeIn(Strict):
     key = serializers.CharField(max_length=128)
 
 
-class WaitingOut(serializers.Serializer):  # type: ignore[type-arg]
+class WaitingOut(serializers.Serializer):
     """What waits for a second person now."""
 
     approval = ApprovalOut()
@@ -103,7 +103,7 @@ class ExecutionCorrect(_Undo):
     """POST executions/{id}/correct."""
 
     @extend_schema(request=CorrectIn, responses={202: WaitingOut, **problems(400, 404, 409)}, description=WAITS)
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Ask for an execution to be restated."""
         return self.ask(request, id, manual.CORRECT, CorrectIn)
 
@@ -133,7 +133,7 @@ class TradeReversal(Api):
     permission_classes = [acting("ops")]
 
     @extend_schema(request=WhyIn, responses={202: WaitingOut, **problems(400, 404, 409)}, description=WAITS)
-    def post(self, request: Request, code: str, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, code: str, id: str) -> Response:  # noqa: A002 - the address's own name
         """Ask for a booked trade to be undone by its opposite."""
         account, at = account_of(request, code, self.now()), self.now()
         found = Execution.objects.filter(order__account=account, pk=parse_id(id)).first()

@@ -234,7 +234,7 @@ class OrderStatus(_OneOrder):
     """GET orders/{id}/status."""
 
     @extend_schema(responses={200: StatusOut, **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Show the short status: from the cache, or from the books when it is not there."""
         wanted, seen = parse_id(id), _accounts(request)
         cached = cache.get(wanted)
@@ -247,7 +247,7 @@ class OrderChildren(_OneOrder):
     """GET orders/{id}/children."""
 
     @extend_schema(responses={200: listed(ChildOut), **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """List what brokers were asked for, with every submission."""
         return Response(whole(queries.children_of(self.order(request, id).id)))
 
@@ -256,7 +256,7 @@ class OrderExecutions(_OneOrder):
     """GET orders/{id}/executions."""
 
     @extend_schema(responses={200: listed(ExecutionOut), **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """List fills, busts and corrections, as they arrived."""
         return Response(whole(queries.executions_of(self.order(request, id).id)))
 
@@ -265,7 +265,7 @@ class OrderEvents(_OneOrder):
     """GET orders/{id}/events."""
 
     @extend_schema(responses={200: listed(TimelineOut), **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Show the audit timeline: what happened, who did it, each attempt to send with its delay and outcome."""
         return Response(whole(queries.events_of(self.order(request, id).id)))
 
@@ -274,7 +274,7 @@ class OrderRouting(_OneOrder):
     """GET orders/{id}/routing."""
 
     @extend_schema(responses={200: listed(DecisionOut), **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Show the routing decisions: every candidate with its numbers, and why not."""
         return Response(whole(routing.decisions_of(self.order(request, id).id)))
 
@@ -286,7 +286,7 @@ class OrderCancel(_OneOrder):
     window = ENDING
 
     @extend_schema(request=CancelIn, responses={202: OrderOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Ask for the end of an order. A second ask while one is pending sends nothing and answers the same."""
         order = self.order(request, id)
         reason = body_of(request, CancelIn)["reason"]
@@ -298,7 +298,7 @@ class OrderSlices(_OneOrder):
     """GET orders/{id}/slices."""
 
     @extend_schema(responses={200: listed(SliceOut), **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """List the slices of a worked order: planned, sent, skipped or denied, and why. Of others there are none."""
         return Response(whole(queries.slices_of(self.order(request, id).id)))
 
@@ -310,7 +310,7 @@ class OrderPause(_OneOrder):
     window = ENDING
 
     @extend_schema(request=PauseIn, responses={202: OrderOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Send no more slices of a worked order until it is resumed. Its time goes on."""
         order = self.order(request, id)
         asked = body_of(request, PauseIn)
@@ -324,7 +324,7 @@ class OrderResume(_OneOrder):
     permission_classes = [MINE]
 
     @extend_schema(request=ResumeIn, responses={202: OrderOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Go on with a worked order that was paused."""
         order = self.order(request, id)
         body_of(request, ResumeIn)
@@ -336,7 +336,7 @@ class OrderGroup(_OneOrder):
     """GET orders/{id}/group."""
 
     @extend_schema(responses={200: GroupOut, **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Show the group that an order belongs to, with all its orders."""
         found = queries.group_of(self.order(request, id))
         if found is None:
@@ -351,7 +351,7 @@ class OrderGroupCancel(_OneOrder):
     window = ENDING
 
     @extend_schema(request=CancelIn, responses={202: CanceledOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Ask for the end of every open order of the group that an order belongs to."""
         order = self.order(request, id)
         reason = body_of(request, CancelIn)["reason"]
@@ -365,7 +365,7 @@ class OrderReplace(_OneOrder):
     permission_classes = [MINE]
 
     @extend_schema(request=TermsIn, responses={202: OrderOut, **problems(400, 404, 409, 422)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Ask the broker to change an order; until it answers, the order stands as it was."""
         order = self.order(request, id)
         changed = desk.replace(order.id, parse_terms(request.data), actor=actor_of(request), at=self.now())

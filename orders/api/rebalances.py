@@ -108,7 +108,7 @@ class RebalanceIn(OptionsMixin):
     reason = serializers.CharField(max_length=200, required=False)
 
 
-class PartOut(serializers.Serializer):  # type: ignore[type-arg]
+class PartOut(serializers.Serializer):
     """One account, before and after. Tracking errors are a year's, null without a risk model that covers the names."""
 
     account = serializers.CharField()
@@ -126,7 +126,7 @@ class PartOut(serializers.Serializer):  # type: ignore[type-arg]
     notes = serializers.ListField(child=serializers.CharField())
 
 
-class SaleOut(serializers.Serializer):  # type: ignore[type-arg]
+class SaleOut(serializers.Serializer):
     """A part of a lot that a sale closes."""
 
     lot = serializers.UUIDField()
@@ -136,7 +136,7 @@ class SaleOut(serializers.Serializer):  # type: ignore[type-arg]
     washed = DecimalText()
 
 
-class RebalanceLineOut(serializers.Serializer):  # type: ignore[type-arg]
+class RebalanceLineOut(serializers.Serializer):
     """One instrument of one account. `side` is null where nothing is traded, `skipped` then tells why."""
 
     number = serializers.IntegerField()
@@ -161,7 +161,7 @@ class RebalanceLineOut(serializers.Serializer):  # type: ignore[type-arg]
     outcome = serializers.CharField(allow_null=True)
 
 
-class RebalanceHeadOut(serializers.Serializer):  # type: ignore[type-arg]
+class RebalanceHeadOut(serializers.Serializer):
     """A rebalance without its lines."""
 
     id = serializers.UUIDField()
@@ -215,7 +215,7 @@ class ModelIn(Strict):
     targets = TargetsField()
 
 
-class ModelOut(serializers.Serializer):  # type: ignore[type-arg]
+class ModelOut(serializers.Serializer):
     """A model portfolio."""
 
     code = serializers.CharField()
@@ -232,7 +232,7 @@ class RuleIn(OptionsMixin):
     second_person = serializers.BooleanField(required=False, default=False)
 
 
-class RuleOut(serializers.Serializer):  # type: ignore[type-arg]
+class RuleOut(serializers.Serializer):
     """The rule of an account."""
 
     account = serializers.CharField()
@@ -335,7 +335,7 @@ class RebalanceApprove(_Step):
     """POST rebalances/{id}/approve."""
 
     @extend_schema(request=ApproveIn, responses={200: RebalanceOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Agree to the trades as proposed; another person than the maker where `second_person` says so."""
         body = body_of(request, ApproveIn)
 
@@ -352,7 +352,7 @@ class RebalanceExecute(_Step):
     """POST rebalances/{id}/execute."""
 
     @extend_schema(request=NothingIn, responses={202: RebalanceOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Trade it as a basket: sales first where the buys need their cash. The desk follows it to its end."""
         body_of(request, NothingIn)
         return self.step(request, id, 202, lambda pk, actor, at: rebalancing.execute(pk, actor=actor, at=at))
@@ -364,7 +364,7 @@ class RebalanceCancel(_Step):
     window = ENDING
 
     @extend_schema(request=RebalanceCancelIn, responses={202: RebalanceOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """End it: what is open is canceled, what was traded stays."""
         why = body_of(request, RebalanceCancelIn)["reason"]
         return self.step(request, id, 202, lambda pk, actor, at: rebalancing.cancel(pk, reason=why, actor=actor, at=at))

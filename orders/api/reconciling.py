@@ -56,7 +56,7 @@ class StatementIn(Strict):
     partial = serializers.BooleanField(required=False, default=False)
 
 
-class FaultOut(serializers.Serializer):  # type: ignore[type-arg]
+class FaultOut(serializers.Serializer):
     """A bad line that was left out."""
 
     line = serializers.IntegerField()
@@ -64,7 +64,7 @@ class FaultOut(serializers.Serializer):  # type: ignore[type-arg]
     detail = serializers.CharField()
 
 
-class StatementOut(serializers.Serializer):  # type: ignore[type-arg]
+class StatementOut(serializers.Serializer):
     """What a broker says, staged: how many lines by section."""
 
     id = serializers.UUIDField()
@@ -94,14 +94,14 @@ class ReconciliationIn(Strict):
     override = serializers.CharField(max_length=150, required=False, default="")
 
 
-class FailureOut(serializers.Serializer):  # type: ignore[type-arg]
+class FailureOut(serializers.Serializer):
     """Why a run believed nothing."""
 
     code = serializers.CharField()
     detail = serializers.CharField()
 
 
-class BreakOut(serializers.Serializer):  # type: ignore[type-arg]
+class BreakOut(serializers.Serializer):
     """A difference. `ours` and `theirs`: quantity, cash, fees, price or what is left of an order; null where a side knows nothing.
 
     `proposal`: the correcting entry that fits; `resolution`: what was done about it.
@@ -131,7 +131,7 @@ class BreakOut(serializers.Serializer):  # type: ignore[type-arg]
     reason = serializers.CharField(allow_null=True)
 
 
-class ReconciliationOut(serializers.Serializer):  # type: ignore[type-arg]
+class ReconciliationOut(serializers.Serializer):
     """A run: what each side had by section, and what became of the breaks. A failed one has changed nothing."""
 
     id = serializers.UUIDField()
@@ -264,7 +264,7 @@ class ReconciliationOne(Api):
     permission_classes = [acting(reading=OFFICERS)]
 
     @extend_schema(responses={200: ReconciliationWithBreaksOut, **problems(404)})
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Show a run with its breaks."""
         run = Reconciliation.objects.filter(pk=parse_id(id)).first()
         if run is None:
@@ -329,7 +329,7 @@ class BreakResolve(_OfBreak):
     """POST breaks/{id}/resolve."""
 
     @extend_schema(request=ResolveIn, responses={202: WaitingOut, **problems(400, 404, 409)}, description=WAITS)
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Propose what is to become of a break."""
         row, body, at = self.seen(request, id), body_of(request, ResolveIn), self.now()
         return waiting(resolving.propose(row.pk, **body, actor=actor_of(request), at=at), at)
@@ -339,7 +339,7 @@ class BreakReversal(_OfBreak):
     """POST breaks/{id}/reverse."""
 
     @extend_schema(request=WhyIn, responses={202: WaitingOut, **problems(400, 404, 409)}, description=WAITS)
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Propose to take back what was booked for a break."""
         row, body, at = self.seen(request, id), body_of(request, WhyIn), self.now()
         return waiting(resolving.propose_reversal(row.pk, **body, actor=actor_of(request), at=at), at)
@@ -356,7 +356,7 @@ class BreakAssign(_OfBreak):
     """POST breaks/{id}/assign."""
 
     @extend_schema(request=OwnerIn, responses={200: BreakOut, **problems(400, 404, 409)})
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002 - the address's own name
         """Give a break to a person."""
         row, body, at = self.seen(request, id), body_of(request, OwnerIn), self.now()
         owner = _person(body["owner"]) if body["owner"] else None

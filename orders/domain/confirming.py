@@ -75,5 +75,9 @@ def telling(differing: Mapping[str, Mapping[str, str | None]]) -> tuple[Decimal 
     """Return both sides' word on the number that differs most tellingly: quantity, then price, net, fees."""
     for name in ("quantity", "price", "net", "fees"):
         if pair := differing.get(name):
-            return tuple(None if pair[s] is None else Decimal(str(pair[s])) for s in ("ours", "theirs"))  # type: ignore[return-value]
+            return _number(pair["ours"]), _number(pair["theirs"])
     return None, None
+
+
+def _number(told: str | None) -> Decimal | None:
+    return None if told is None else Decimal(told)

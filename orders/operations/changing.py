@@ -423,7 +423,9 @@ def _check_terms(order: Order, terms: Terms) -> None:
             raise Invalid("off_tick", f"Use a multiple of {decimals.text(instrument.tick_size)}.", field=name)
 
 
-def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, stop_price: object) -> Intent:
+def _intent(
+    order: Order, actor: Actor, quantity: Decimal, limit_price: Decimal | None, stop_price: Decimal | None
+) -> Intent:
     account, names = Account.objects.get(pk=order.account_id), Names()
     return Intent(
         order_id=order.id,
@@ -433,10 +435,10 @@ def _intent(order: Order, actor: Actor, quantity: object, limit_price: object, s
         account_open=account.status == Account.Status.OPEN,
         instrument=brokers.instruments()[order.instrument_id],
         side=order.side,
-        quantity=quantity,  # type: ignore[arg-type]
+        quantity=quantity,
         order_type=order.order_type,
-        limit_price=limit_price,  # type: ignore[arg-type]
-        stop_price=stop_price,  # type: ignore[arg-type]
+        limit_price=limit_price,
+        stop_price=stop_price,
         user_id=actor.user_id,
         user_name=actor.name.partition(":")[2],
         strategy_id=order.strategy_id,

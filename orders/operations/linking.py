@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from oms.kernel.errors import Conflict, Invalid
@@ -146,16 +147,16 @@ def exits_of(ticket: Ticket) -> list[tuple[Role, Ticket]]:
     """Return the tickets of the exits that a ticket asks for: they close what it opens."""
     side = "sell" if ticket.side == "buy" else "buy"
     lasts = EXIT_LASTS.get(ticket.time_in_force, "day")
-    common = {
+    common: dict[str, Any] = {
         "account": ticket.account, "symbol": ticket.symbol, "side": side, "quantity": ticket.quantity, "time_in_force": lasts,
         "expire_at": ticket.expire_at if lasts == "gtd" else None, "broker": ticket.broker, "strategy": ticket.strategy,
         "note": ticket.note,
     }  # fmt: skip
     found = []
     if ticket.take_profit is not None:
-        found.append((Role.TAKE_PROFIT, Ticket(**common, order_type="limit", limit_price=ticket.take_profit)))  # type: ignore[arg-type]
+        found.append((Role.TAKE_PROFIT, Ticket(**common, order_type="limit", limit_price=ticket.take_profit)))
     if (stop := ticket.stop_loss) is not None:
         kind = "stop" if stop.limit_price is None else "stop_limit"
-        prices = {"stop_price": stop.stop_price, "limit_price": stop.limit_price}
-        found.append((Role.STOP_LOSS, Ticket(**common, order_type=kind, **prices)))  # type: ignore[arg-type]
+        protecting = Ticket(**common, order_type=kind, stop_price=stop.stop_price, limit_price=stop.limit_price)
+        found.append((Role.STOP_LOSS, protecting))
     return found

@@ -281,7 +281,7 @@ def _sized(drafts: list[_Draft], answers: dict[int, Placed]) -> list[_Draft]:
     if not unsized:
         return drafts
     refused: dict[UUID, DomainError] = {}
-    wanted = [Sized(d.request.ticket, d.request.ticket.size_by, d.account, d.instrument) for d in unsized]  # type: ignore[arg-type]
+    wanted = [Sized(d.request.ticket, by, d.account, d.instrument) for d in unsized if (by := d.request.ticket.size_by)]
     for draft, found in zip(unsized, size(wanted), strict=True):
         if isinstance(found, DomainError):
             refused[draft.order_id] = found

@@ -786,7 +786,8 @@ class Fold:
         first = next(s for s in self.book.submissions[child.id] if s.kind == Submission.Kind.NEW)
         if first.state in _UNPROVEN:
             return True
-        return None not in (first.resolved_at, cancel.sent_at) and cancel.sent_at < first.resolved_at  # type: ignore[operator]
+        known, sent = first.resolved_at, cancel.sent_at
+        return known is not None and sent is not None and sent < known
 
     def _met_a_replace(self, child: ChildOrder, cancel: Submission) -> bool:
         """Tell whether a refused cancel says nothing because of a replace: undecided, or refused so that its name is none."""

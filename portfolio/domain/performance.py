@@ -5,7 +5,7 @@ each flow. Where it was not known then, the flow is weighted by its place betwee
 Money-weighted, they do: the yearly rate at which all flows and the end are worth nothing together (XIRR).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -168,9 +168,8 @@ def money_weighted(flows: Sequence[tuple[datetime, Decimal]]) -> Decimal | None:
     return _decimal(exp(found) - 1)
 
 
-def _between(worth: object, a: float, b: float) -> float:
+def _between(worth: Callable[[float], float], a: float, b: float) -> float:
     """Return where a function crosses zero between two places of opposite sign, halving what lies between."""
-    assert callable(worth)  # noqa: S101
     sign = worth(a) > 0
     for _ in range(200):
         middle = (a + b) / 2

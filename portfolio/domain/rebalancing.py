@@ -456,7 +456,7 @@ class _Planner:
 
     def _trade(self, asset: Asset, side: str, quantity: Decimal) -> Trade:
         assert asset.quote is not None  # noqa: S101 - what has no quote is not traded
-        assert asset.rate is not None  # noqa: S101
+        assert asset.rate is not None  # noqa: S101 - nor what has no rate
         i, price = asset.instrument.id, asset.quote.side_price(side)
         sales = choose_lots(asset.lots, quantity, price, self.rules) if side == "sell" and self.rules.tax_aware else ()
         return Trade(

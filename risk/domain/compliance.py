@@ -85,6 +85,7 @@ class Found:
     instrument_id: int | None = None
 
 
+@dataclass(frozen=True)
 class Rule(ABC):
     """A kind of rule with its parameters."""
 
@@ -259,7 +260,7 @@ def rule_of(kind: str, parameters: Mapping[str, Any]) -> Rule:
     if kind not in KINDS:
         raise Invalid("not_a_choice", f"Use one of: {', '.join(KINDS)}.", field="kind")
     made = KINDS[kind]
-    known = {f.name: str(f.type) for f in fields(made)}  # type: ignore[arg-type]
+    known = {f.name: str(f.type) for f in fields(made)}
     if unknown := set(parameters) - set(known):
         raise Invalid("unknown_field", "The rule has no such parameter.", field=f"parameters.{min(unknown)}")
     values = {name: _value(name, known[name], raw) for name, raw in parameters.items()}

@@ -91,9 +91,9 @@ def load_facts(
         sessions=settings.SESSIONS,
         closed=_closed({i.instrument.id: i.instrument for i in intents}, at) if settings.SESSIONS else set(),
         results=results,
-        peaks=dict(more.peaks),  # type: ignore[arg-type]
+        peaks=dict(more.peaks),
         paces=_paces(more.paces),
-        open_orders=Counter({tuple(key): count for *key, count in more.open_orders}),  # type: ignore[misc]
+        open_orders=Counter({tuple(key): count for *key, count in more.open_orders}),
         by_strategy=_by_strategy(more.by_strategy),
         rules=rules,
         sums=sums,

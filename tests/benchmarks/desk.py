@@ -80,7 +80,7 @@ class Desk:
     def sql(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
         """Return the rows of a question to the desk's database."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            return connection.execute(query, parameters or None).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query, parameters or None).fetchall()
 
     def wait_ended(self, what: str, *, patience: float = 180.0) -> None:
         """Wait until no order works any more but limit orders that rest where they were meant to."""

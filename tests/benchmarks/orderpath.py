@@ -149,7 +149,7 @@ async def _at_rest(desk: Desk, count: int) -> tuple[list[float], list[float]]:
     answered, acknowledged = [], []
     address = f"ws://127.0.0.1:{desk.port}/ws/blotter/"
     async with (
-        websockets.connect(address, subprotocols=["token", desk.token], max_size=None) as screen,  # type: ignore[list-item]
+        websockets.connect(address, subprotocols=["token", desk.token], max_size=None) as screen,
         load.Connection(desk.port, desk.token) as line,
     ):
         await screen.send(json.dumps({"type": "subscribe", "accounts": ["MAIN"]}))

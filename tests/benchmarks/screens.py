@@ -36,7 +36,7 @@ async def measure(
 
     async def listen() -> None:
         nonlocal gaps
-        async with websockets.connect(address, subprotocols=["token", token], max_size=None) as line:  # type: ignore[list-item]
+        async with websockets.connect(address, subprotocols=["token", token], max_size=None) as line:
             await line.send(json.dumps({"type": "subscribe", "accounts": [account]}))
             seen, count = None, 0
             async for text in line:
@@ -61,7 +61,10 @@ async def measure(
     for task in tasks:
         task.cancel()
     delays.sort()
-    at = lambda share: round(delays[min(len(delays) - 1, int(len(delays) * share))] * 1000, 1)  # noqa: E731
+
+    def at(share: float) -> float:
+        return round(delays[min(len(delays) - 1, int(len(delays) * share))] * 1000, 1)
+
     return {
         "clients": clients,
         "updates_per_second": per_second,

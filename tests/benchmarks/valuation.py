@@ -119,7 +119,7 @@ def to_the_screen(desk: Desk) -> dict[str, Any]:
     with psycopg.connect(desk.database_url, autocommit=True) as connection:
         for statement in FILL.split(";\n"):
             if statement.strip():
-                connection.execute(statement, {"instruments": INSTRUMENTS} if "%(" in statement else None)  # type: ignore[arg-type]
+                connection.execute(statement, {"instruments": INSTRUMENTS} if "%(" in statement else None)
     time.sleep(8)  # the pricer loads what is new within five seconds
     delays = asyncio.run(_follow(desk))
     delays.sort()
@@ -137,7 +137,7 @@ async def _follow(desk: Desk) -> list[float]:
     headers = {"Authorization": f"Token {desk.token_of('ops')}"}
     address = f"ws://127.0.0.1:{desk.port}/ws/blotter/"
     async with (
-        websockets.connect(address, subprotocols=["token", desk.token], max_size=None) as line,  # type: ignore[list-item]
+        websockets.connect(address, subprotocols=["token", desk.token], max_size=None) as line,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{desk.port}/api/v1", headers=headers) as http,
     ):
         await line.send(json.dumps({"type": "subscribe", "accounts": ["VALUE1"]}))

@@ -109,7 +109,7 @@ class Desk:
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url()) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def url(self) -> str:

@@ -30,7 +30,7 @@ WHERE e.kind <> 'bust' AND NOT EXISTS (SELECT 1 FROM orders_execution r WHERE r.
 def rows(database_url: str, statement: str) -> list[tuple[Any, ...]]:
     """Read over a connection of its own, so that no fault of the desk's is met here."""
     with psycopg.connect(database_url, connect_timeout=10) as connection:
-        return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(statement).fetchall()
 
 
 def recorded(database_url: str) -> dict[str, str]:

@@ -279,7 +279,7 @@ def _move(space: str) -> None:
 
 def _run(statement: str) -> None:
     with psycopg.connect(database_url(), autocommit=True) as link:
-        link.execute(statement)  # type: ignore[call-overload]
+        link.execute(statement)
 
 
 def test_d09_a_full_disk_refuses_orders_and_leaves_nothing_half_done(

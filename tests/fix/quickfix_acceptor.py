@@ -4,6 +4,8 @@ It takes every order, fills half of it, confirms cancels and replaces, and answe
 message that the application sees is written to standard output.
 """
 
+# ruff: noqa: N802 - the engine calls its application by these names
+
 import json
 import sys
 import time
@@ -38,25 +40,25 @@ class Broker(fix.Application):
         self.orders: dict[str, dict[int, str]] = {}
         self.count = time.time_ns()  # ExecIDs are never used again, over restarts too
 
-    def onCreate(self, session: object) -> None:  # noqa: N802 - QuickFIX's names
+    def onCreate(self, session: object) -> None:
         pass
 
-    def onLogon(self, session: object) -> None:  # noqa: N802
+    def onLogon(self, session: object) -> None:
         say(event="logon")
 
-    def onLogout(self, session: object) -> None:  # noqa: N802
+    def onLogout(self, session: object) -> None:
         say(event="logout")
 
-    def toAdmin(self, message: object, session: object) -> None:  # noqa: N802
+    def toAdmin(self, message: object, session: object) -> None:
         pass
 
-    def fromAdmin(self, message: fix.Message, session: object) -> None:  # noqa: N802
+    def fromAdmin(self, message: fix.Message, session: object) -> None:
         say(admin=message.toString().replace("\x01", "|"))
 
-    def toApp(self, message: object, session: object) -> None:  # noqa: N802
+    def toApp(self, message: object, session: object) -> None:
         pass
 
-    def fromApp(self, message: fix.Message, session: object) -> None:  # noqa: N802
+    def fromApp(self, message: fix.Message, session: object) -> None:
         kind = message.getHeader().getField(35)
         got = {
             tag: message.getField(tag) for tag in (1, 11, 37, 38, 41, 44, 54, 55, 584, 790) if message.isSetField(tag)

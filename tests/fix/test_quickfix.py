@@ -75,7 +75,7 @@ def acceptor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Accepto
 
 
 def test_quickfix_and_the_desk_understand_each_other(desk: Desk, acceptor: Acceptor, monkeypatch: Any) -> None:
-    wired = Wired(desk, Pretend(acceptor))  # type: ignore[arg-type]
+    wired = Wired(desk, Pretend(acceptor))
     connect(wired)
     alice = desk.actor(desk.alice)
 

@@ -236,8 +236,8 @@ def test_the_admin_lets_pass_and_turns_down(desk: Desk, rolf: Any) -> None:
     limit(desk)
     good, bad = desk.place("buy 11 AAPL limit 100", "buy 12 AAPL limit 100")
     page, request = admin.site._registry[Order], TestAdmin().request(rolf)
-    page.let_pass(TestAdmin().request(desk.alice), Order.objects.filter(pk=good.order_id))  # type: ignore[attr-defined]
+    page.let_pass(TestAdmin().request(desk.alice), Order.objects.filter(pk=good.order_id))
     assert desk.order(good).status == "held"
-    page.let_pass(request, Order.objects.filter(pk=good.order_id))  # type: ignore[attr-defined]
-    page.turn_down(request, Order.objects.filter(pk=bad.order_id))  # type: ignore[attr-defined]
+    page.let_pass(request, Order.objects.filter(pk=good.order_id))
+    page.turn_down(request, Order.objects.filter(pk=bad.order_id))
     assert [desk.order(p).status for p in (good, bad)] == ["pending_new", "denied"]

@@ -125,7 +125,7 @@ class TestTwiceEarlyLate:
 def near_frames(floor: Floor, count: int) -> Any:
     """Return the reports of every frame that NEAR ever made, as its stream gives them."""
     floor.world.lines["NEAR"].open(0)
-    stream = SimulatedStream(floor.world.lines["NEAR"], 0)  # type: ignore[arg-type]
+    stream = SimulatedStream(floor.world.lines["NEAR"], 0)
     frames = stream.receive(0)
     assert len(frames) == count
     return [f.reports for f in frames]

@@ -43,7 +43,7 @@ class TestFees:
             desk.report(fill(desk, number, part))
         assert desk.order(placed).fees == 2
         assert sum(e.fees for e in Execution.objects.all()) == 2
-        assert Execution.objects.order_by("received_at", "id").first().fees >= Decimal("1.25")  # type: ignore[union-attr]
+        assert Execution.objects.order_by("received_at", "id").first().fees >= Decimal("1.25")
         desk.holds()
 
     def test_a_correction_is_charged_what_the_order_is_worth_then(self, desk: Desk) -> None:

@@ -87,7 +87,7 @@ class TestPlace:
     def test_an_account_not_granted_looks_like_none(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10 AAPL", user=desk.otto)
         assert placed.problem is not None
-        assert placed.problem.errors[0].code == "unknown_account"  # type: ignore[attr-defined]
+        assert placed.problem.errors[0].code == "unknown_account"
 
     def test_risk_says_no_above_the_limit(self, desk: Desk) -> None:
         [placed] = desk.place("buy 10001 AAPL")

@@ -31,13 +31,13 @@ def ex(desk: Desk) -> date:
     return tomorrow(desk).date()
 
 
-def announced(desk: Desk, type: str, **more: Any) -> CorporateAction:  # noqa: A002 - the field's own name
-    told = Announcement(type=type, symbol="AAPL", ex_date=ex(desk), **more)
+def announced(desk: Desk, kind: str, **more: Any) -> CorporateAction:
+    told = Announcement(type=kind, symbol="AAPL", ex_date=ex(desk), **more)
     return corporate.announce(told, actor=desk.actor(desk.oona), at=desk.at)
 
 
-def applied(desk: Desk, type: str, **more: Any) -> CorporateAction:  # noqa: A002
-    action = announced(desk, type, **more)
+def applied(desk: Desk, kind: str, **more: Any) -> CorporateAction:
+    action = announced(desk, kind, **more)
     for _ in range(2):
         restating.apply(action.pk, actor=desk.actor(desk.oona), at=tomorrow(desk))
     return action

@@ -46,7 +46,7 @@ class TestD13OldCode:
         assert Build.objects.count() == before
         Build.objects.create(build="an-old-one", released_at=desk.at)
         release_build()
-        assert Build.objects.order_by("-id").first().build == build_id()  # type: ignore[union-attr]
+        assert Build.objects.order_by("-id").first().build == build_id()
 
     def test_a_line_of_code_makes_another_build(self, tmp_path: Any) -> None:
         (tmp_path / "orders").mkdir()

@@ -191,7 +191,7 @@ class TestShown:
         [placed] = desk.place("buy 10 AAPL limit 99.00", broker="NEAR")
         near = queries.brokers_by_code()["NEAR"]
         claimed = sending.claim(near, owner="slow", limit=10, at=desk.at)
-        sending._give_up(near, [claimed[0].id], "sent", "absent", at=desk.at)  # type: ignore[arg-type]
+        sending._give_up(near, [claimed[0].id], "sent", "absent", at=desk.at)
         assert desk.order(placed).status == "rejected"
         taken = Answer(client_order_id=claimed[0].client_order_id, outcome=Outcome.ACCEPTED, broker_order_id="B1")
         sending.record(near, claimed, [taken], took_ms=1, at=desk.at)

@@ -173,7 +173,7 @@ def test_one_request_spoils_no_other_of_its_commit(live_desk: Desk) -> None:
     caller = entry.Caller(live_desk.actor(live_desk.alice), True, 0.0)
     origins = ("desk", "far too long for its column", "desk")
     waiting = [
-        entry.Waiting([Request(ticket("buy 1 AAPL"), caller.actor, f"w-{n}", origin)], caller, None)  # type: ignore[arg-type]
+        entry.Waiting([Request(ticket("buy 1 AAPL"), caller.actor, f"w-{n}", origin)], caller, None)
         for n, origin in enumerate(origins)
     ]
     first, spoilt, last = entry._commit(waiting)
@@ -206,7 +206,10 @@ class TestReading:
 
     def test_filters_narrow_and_unknown_ones_are_refused(self, alice: Client) -> None:
         alice.post("orders/batch", {"orders": [BUY, BUY | {"symbol": "MSFT"}, BUY | {"quantity": "99999"}]})
-        count = lambda query: len(alice.get(f"orders?{query}").json()["results"])  # noqa: E731
+
+        def count(query: str) -> int:
+            return len(alice.get(f"orders?{query}").json()["results"])
+
         assert (count(""), count("symbol=MSFT"), count("status=denied"), count("open=true")) == (3, 1, 1, 2)
         assert (count("broker=NEAR"), count("account=ELSE"), count("created_before=2020-01-01T00:00:00Z")) == (2, 0, 0)
         for query, field in (

@@ -53,12 +53,12 @@ class TestAdding:
             ({"adapter": "telex"}, "adapter", "invalid_choice"),
             ({"settings": "none"}, "settings", "not_a_dict"),
             ({"settings": {"venue": 5}}, "settings", "bad_settings"),
-            ({"settings": NEW["settings"] | {"listings": ["NOPE"]}}, "settings", "bad_settings"),  # type: ignore[operator]
-            ({"settings": NEW["settings"] | {"accounts": {"NOPE": "1"}}}, "settings", "bad_settings"),  # type: ignore[operator]
-            ({"settings": NEW["settings"] | {"fees": {"equity": [{"kind": "x"}]}}}, "settings", "bad_settings"),  # type: ignore[operator]
-            ({"settings": NEW["settings"] | {"fees": {"tulips": []}}}, "settings", "bad_settings"),  # type: ignore[operator]
-            ({"settings": NEW["settings"] | {"fees": 5}}, "settings", "bad_settings"),  # type: ignore[operator]
-            ({"settings": NEW["settings"] | {"listings": 5}}, "settings", "bad_settings"),  # type: ignore[operator]
+            ({"settings": NEW["settings"] | {"listings": ["NOPE"]}}, "settings", "bad_settings"),
+            ({"settings": NEW["settings"] | {"accounts": {"NOPE": "1"}}}, "settings", "bad_settings"),
+            ({"settings": NEW["settings"] | {"fees": {"equity": [{"kind": "x"}]}}}, "settings", "bad_settings"),
+            ({"settings": NEW["settings"] | {"fees": {"tulips": []}}}, "settings", "bad_settings"),
+            ({"settings": NEW["settings"] | {"fees": 5}}, "settings", "bad_settings"),
+            ({"settings": NEW["settings"] | {"listings": 5}}, "settings", "bad_settings"),
             ({"secret": "x"}, "secret", "unknown_field"),
         ],
     )

@@ -37,7 +37,7 @@ class Line(ApplicationCommunicator):
 
     async def connect(self) -> dict[str, Any]:
         await self.send_input({"type": "websocket.connect"})
-        return await self.receive_output(10)  # type: ignore[no-any-return]
+        return await self.receive_output(10)
 
     async def say(self, text: str) -> None:
         await self.send_input({"type": "websocket.receive", "text": text})

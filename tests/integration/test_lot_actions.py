@@ -23,15 +23,15 @@ BEFORE, AFTER = MORNING - timedelta(days=40), MORNING + timedelta(hours=15)
 D = Decimal
 
 
-def announced(desk: Desk, type: str, **more: Any) -> str:  # noqa: A002 - the field's own name
-    body = {"type": type, "symbol": "AAPL", "ex_date": str(EX)} | more
+def announced(desk: Desk, kind: str, **more: Any) -> str:
+    body = {"type": kind, "symbol": "AAPL", "ex_date": str(EX)} | more
     status, told = call(api.CorporateActions, "post", desk.oona, body)
     assert status == 201, told
     return str(told["id"])
 
 
-def applied(desk: Desk, type: str, **more: Any) -> str:  # noqa: A002
-    action = announced(desk, type, **more)
+def applied(desk: Desk, kind: str, **more: Any) -> str:
+    action = announced(desk, kind, **more)
     status, told = act(desk, desk_api.CorporateActionApply, action)
     assert status == 200, told
     assert broken() == []
@@ -110,7 +110,7 @@ SPIN_TERMS = {"ratio": [1, 4], "target": "MSFT", "cost_share": "0.25", "cash_in_
 
 
 @pytest.mark.parametrize(
-    ("method", "type", "terms"),
+    ("method", "kind", "terms"),
     [
         ("fifo", "split", SPLIT_TERMS), ("average", "split", SPLIT_TERMS), ("section_104", "split", SPLIT_TERMS),
         ("fifo", "stock_dividend", {"ratio": [1, 10], "cash_in_lieu": "9"}),
@@ -122,7 +122,7 @@ SPIN_TERMS = {"ratio": [1, 4], "target": "MSFT", "cost_share": "0.25", "cash_in_
         ("fifo", "delisting", {"cash": "0"}),
     ],
 )  # fmt: skip
-def test_b18_late_fills_busts_and_a_late_action_end_the_same(desk: Desk, method: str, type: str, terms: Any) -> None:  # noqa: A002
+def test_b18_late_fills_busts_and_a_late_action_end_the_same(desk: Desk, method: str, kind: str, terms: Any) -> None:
     if method != "fifo":
         LotPolicy.objects.create(account=desk.account, since=date(2020, 1, 1), method=method)
     first = fill(desk, "buy 103 AAPL @ 15.1", executed_at=BEFORE)
@@ -134,7 +134,7 @@ def test_b18_late_fills_busts_and_a_late_action_end_the_same(desk: Desk, method:
     with_child = [child] if "target" in terms else []
     start = books(desk)
     book(desk, first, second, sale, *with_child)
-    action = applied(desk, type, **terms)
+    action = applied(desk, kind, **terms)
     in_turn = books(desk)
     assert act(desk, desk_api.CorporateActionReversal, action, reason="again, in another order")[0] == 200
     for one in (first, second, sale, *with_child):
@@ -143,7 +143,7 @@ def test_b18_late_fills_busts_and_a_late_action_end_the_same(desk: Desk, method:
     assert broken() == []
     again = [replace(f, source_id=uuid7()) for f in (first, second, sale, *with_child, wrong)]
     book(desk, again[0])
-    applied(desk, type, **terms)
+    applied(desk, kind, **terms)
     book(desk, *reversed(again[1:]))
     book(desk, replace(bust, ref_source_id=again[-1].source_id))
     assert broken() == []

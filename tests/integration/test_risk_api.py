@@ -294,7 +294,7 @@ class TestAdmin:
 
         request = RequestFactory().get(path)
         request.user = user
-        request._messages = Told(request)  # type: ignore[attr-defined]
+        request._messages = Told(request)
         return request
 
     def test_a_second_officer_approves_by_action_and_the_maker_can_not(self, desk: Desk, officer: Any) -> None:
@@ -303,9 +303,9 @@ class TestAdmin:
         limit = call(api.Limits, "post", desk.rita, LIMIT)[1]
         page = admin.site._registry[Limit]
         rows = Limit.objects.filter(pk=limit["id"])
-        page.approve(self.request(desk.rita), rows)  # type: ignore[attr-defined]
+        page.approve(self.request(desk.rita), rows)
         assert rows.get().status == "proposed"
-        page.approve(self.request(officer), rows)  # type: ignore[attr-defined]
+        page.approve(self.request(officer), rows)
         assert rows.get().status == "active"
 
     def test_nobody_edits_limits_or_verdicts_in_the_admin(self, officer: Any) -> None:

@@ -137,7 +137,7 @@ class TestRunning:
         assert first == second
 
     def test_attaches_to_servers_that_run(self, data: Path, hold: Callable[..., object]) -> None:
-        _, theirs = hold()  # type: ignore[misc]
+        _, theirs = hold()
 
         with running(data, purpose="test") as ours:
             assert ours == theirs == connect(data)
@@ -145,8 +145,8 @@ class TestRunning:
         assert execute(theirs, "SELECT 1") == [(1,)]
 
     def test_an_owner_waits_for_those_who_attached(self, data: Path, hold: Callable[..., object]) -> None:
-        owner, urls = hold()  # type: ignore[misc]
-        guest, _ = hold()  # type: ignore[misc]
+        owner, urls = hold()
+        guest, _ = hold()
 
         owner.stdin.close()
         time.sleep(0.5)
@@ -185,7 +185,7 @@ class TestRunning:
 
 class TestKills:
     def test_a_killed_owner_leaves_no_process_and_no_broken_data(self, data: Path, hold: Callable[..., object]) -> None:
-        owner, urls = hold()  # type: ignore[misc]
+        owner, urls = hold()
         keep_a_row(urls)
         family = psutil.Process(owner.pid).children(recursive=True)
         assert len(family) > 5  # the background processes of PostgreSQL are among them
@@ -197,7 +197,7 @@ class TestKills:
             assert execute(again, "SELECT note FROM kept") == [("before",)]
 
     def test_a_killed_postgres_recovers_what_was_committed(self, data: Path, hold: Callable[..., object]) -> None:
-        owner, urls = hold()  # type: ignore[misc]
+        owner, urls = hold()
         keep_a_row(urls)
 
         os.kill(postmaster(data), signal.SIGKILL)
@@ -263,7 +263,7 @@ class TestStop:
         ended.wait()
         ended.pid = stranger.pid  # as if the number had come round again
         buried = Valkey(data / "valkey", data / "log" / "valkey.log")
-        buried.process = ended  # type: ignore[assignment]
+        buried.process = ended
 
         discovery.stop(buried)
         discovery.stop(Valkey(data / "valkey", data / "log" / "valkey.log"), pid=stranger.pid)

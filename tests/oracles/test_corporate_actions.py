@@ -220,7 +220,10 @@ def rights(inputs: Fields, _: dict[str, Any]) -> Figures:
     book.act(Subscription, came, price)
     quantity, cost = book.quantity(), book.cost()
     book.then(inputs)
-    sold = lambda: sum((c.cost for c in book.sold), ZERO)  # noqa: E731
+
+    def sold() -> Decimal:
+        return sum((c.cost for c in book.sold), ZERO)
+
     return {
         "rights_qty": lambda: came, "rights_cost": lambda: came * price, "qty_after_rights": lambda: quantity,
         "basis_after_rights": lambda: cost, "unit_cost": lambda: cost / quantity,

@@ -83,7 +83,7 @@ def _clean(given: Fields, expected: Fields) -> None:
 
 
 def _long_case() -> dict[str, Any]:
-    return next(p.values[0]["inputs"] for p in cases() if p.values[0]["id"] == LONG)  # type: ignore[union-attr,index,call-overload]
+    return next(p.values[0]["inputs"] for p in cases() if p.values[0]["id"] == LONG)
 
 
 def _invalid(given: Fields, expected: Fields) -> None:
@@ -107,7 +107,7 @@ def _property(given: Fields, expected: Fields) -> None:
     long = _long_case()
     weights, prices = _weights(long["weights"]), _weights(long["prices"])
     errors = {v: weight_error(allocate(v, weights, prices).units, weights, prices) for v in given.take("values")}
-    least, most = re.fullmatch(r"rmse\((\d+)\) < rmse\((\d+)\)", expected.take("property")).groups()  # type: ignore[union-attr]
+    least, most = re.fullmatch(r"rmse\((\d+)\) < rmse\((\d+)\)", expected.take("property")).groups()
     assert errors[Decimal(least)] < errors[Decimal(most)]
     for name in [n for n in expected.left if n.startswith("rmse_")]:
         value = Decimal(name.split("_")[1])

@@ -469,7 +469,7 @@ def collared(inputs: Asked, expected: Asked) -> None:
         assert not found.holds(found.upper + D("0.01"))
     else:
         rule, soon = expected["rule"], timedelta(minutes=25)
-        minutes = int(re.search(r"last (\d+) minutes", rule)[1])  # type: ignore[index]
+        minutes = int(re.search(r"last (\d+) minutes", rule)[1])
         assert timedelta(minutes=minutes) == bands.DOUBLED_BEFORE_CLOSE == soon
         assert [bands.is_doubled(1, D(p), soon) for p in ("3.01", "3")] == [True, True]
         assert [bands.is_doubled(2, D(p), soon) for p in ("3.01", "3")] == [False, True]

@@ -33,7 +33,7 @@ def sums(book: Valuation) -> dict[object, tuple[object, ...]]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(held, max_size=12), steps)
-def test_ticks_and_trades_one_by_one_end_where_a_whole_valuation_does(start: list[Holding], steps: list) -> None:  # type: ignore[type-arg]
+def test_ticks_and_trades_one_by_one_end_where_a_whole_valuation_does(start: list[Holding], steps: list) -> None:
     live = Valuation(start)
     holdings = {i: [h for h in start if h.instrument == i] for i in range(1, 6)}
     last: dict[int, Price] = {}
@@ -170,7 +170,7 @@ def test_a_fall_is_told_from_its_peak_to_where_it_is_made_good() -> None:
     assert fall is not None
     assert (fall.depth, fall.peak_at, fall.trough_at, fall.recovered_at) == (D("0.25"), at(1), at(2), at(4))
     assert deepest(curve(known[:2], [])) is None
-    assert deepest(curve(known[:3], [])).recovered_at is None  # type: ignore[union-attr]
+    assert deepest(curve(known[:3], [])).recovered_at is None
 
 
 def test_a_flow_whose_moment_is_not_known_is_weighted_by_its_place() -> None:

@@ -112,7 +112,7 @@ def furnish(desk: Desk, users: Any) -> House:
     )  # fmt: skip
     rule = risk.propose_compliance_rule(
         **COMPLIANCE | {"scope": Scope("firm"), "effective_from": at.date()}, actor=desk.actor(desk.rita), at=at
-    )  # type: ignore[arg-type]
+    )
     breach = ComplianceBreach.objects.create(
         id=uuid4(), rule=rule, account=desk.account, day=at.date(), figure=1, limit=0, created_at=at
     )

@@ -111,7 +111,10 @@ def test_g12_a_name_that_leads_elsewhere_is_refused_after_resolution(
 def test_g12_a_name_is_resolved_once_and_the_judged_address_is_used(connects: list[Any], monkeypatch: Any) -> None:
     reach.permit(["broker.example"])
     answers = iter(["198.51.100.7", "127.0.0.1", "127.0.0.1"])
-    resolve = lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 9))]  # noqa: E731
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 9))]
+
     assert reach.judge_name("broker.example") is None
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     assert reach.addresses("broker.example", 9) == [("198.51.100.7", 9)]

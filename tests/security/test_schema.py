@@ -82,7 +82,7 @@ def test_generated_requests_never_end_in_a_failure_and_refusals_store_nothing(ho
         if operation.path.startswith("/api/v1/"):
             # nothing can be wrong with a request that takes nothing
             block = transaction.atomic()
-            block._from_testcase = True  # type: ignore[attr-defined] # operations open theirs as within the test's own
+            block._from_testcase = True  # operations open theirs as within the test's own
             with block:
                 with suppress(Unsatisfiable):
                     tries(operation)

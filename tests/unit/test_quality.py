@@ -33,7 +33,7 @@ PRICES = st.decimals("0.01", "10000", places=2)
     st.lists(st.tuples(st.integers(1, 500), PRICES, st.none() | PRICES), max_size=6),
     st.integers(0, 500), PRICES, PRICES, st.decimals("-5", "50", places=2),
 )  # fmt: skip
-def test_the_parts_sum_to_what_the_order_lost_against_paper(side, fills, undone, decision, end, fees) -> None:  # type: ignore[no-untyped-def]
+def test_the_parts_sum_to_what_the_order_lost_against_paper(side, fills, undone, decision, end, fees) -> None:
     parts = [Filled(D(q), p, m) for q, p, m in fills]
     quantity = total(f.quantity for f in parts) + undone
     if not quantity:
@@ -77,7 +77,7 @@ def test_an_interval_narrows_with_the_sample() -> None:
     assert mean == 2.0
     assert high - low == pytest.approx(3.67, abs=0.03)
     assert share_interval(0, 0) is None
-    assert share_interval(0, 20)[1] < 0.17  # type: ignore[index]
+    assert share_interval(0, 20)[1] < 0.17
 
 
 @given(st.lists(st.floats(1, 60_000), min_size=1, max_size=200))

@@ -86,7 +86,7 @@ class TestChoices:
         st.lists(st.tuples(st.floats(-5, 20), st.floats(0.01, 5)), min_size=1, max_size=6),
         st.integers(0, 2**60), st.floats(1, 1e7),
     )  # fmt: skip
-    def test_a_choice_comes_again_by_its_seed_and_stays_within_the_rails(self, brokers, seed, value) -> None:  # type: ignore[no-untyped-def]
+    def test_a_choice_comes_again_by_its_seed_and_stays_within_the_rails(self, brokers, seed, value) -> None:
         means, errors = [m for m, _ in brokers], [e for _, e in brokers]
         found = choose(means, errors, value=value, weights=EXPLORING, seed=seed)
         assert choose(means, errors, value=value, weights=EXPLORING, seed=seed) == found

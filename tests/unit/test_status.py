@@ -45,7 +45,7 @@ def test_precedence(winner: S, loser: S) -> None:
 )
 def test_a_broker_s_view(filled: int, more: dict[str, object], shown: S) -> None:
     facts = {"acknowledged": True, "ended_as": "", "cancel_pending": False, "replace_pending": False} | more
-    assert child_status(ChildFacts(Decimal(10), Decimal(filled), **facts)) == shown  # type: ignore[arg-type]
+    assert child_status(ChildFacts(Decimal(10), Decimal(filled), **facts)) == shown
 
 
 @pytest.mark.parametrize(

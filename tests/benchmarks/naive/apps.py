@@ -11,4 +11,4 @@ class NaiveConfig(AppConfig):
 
     def ready(self):
         """Import for its effect."""
-        import tests.benchmarks.naive.celery  # noqa: F401
+        import tests.benchmarks.naive.celery  # noqa: F401 - for its effect
