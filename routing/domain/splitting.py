@@ -7,6 +7,9 @@ from itertools import combinations
 
 from oms.kernel.decimals import ZERO, floor_to
 
+LOTS_APART = 64
+"""What the leveling leaves over is given out lot by lot only up to so many: an order's time must not depend on its size."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taker:
@@ -89,12 +92,10 @@ def _even_out(takers: Sequence[Taker], found: list[Decimal], quantity: Decimal, 
 
     everyone = range(len(takers))
     while (left := quantity - sum(found, ZERO)) != 0:
-        if left > 0:
-            step = min(left, lot)
-            found[min(everyone, key=lambda i: change(i, step))] += step
-        else:
-            givers = [i for i in everyone if found[i] > lot]
-            found[min(givers, key=lambda i: change(i, -lot))] -= lot
+        step = left if abs(left) > lot * LOTS_APART else min(abs(left), lot).copy_sign(left)
+        takes = [i for i in everyone if found[i] + step >= lot] or [max(everyone, key=found.__getitem__)]
+        best = min(takes, key=lambda i: change(i, step))
+        found[best] = max(found[best] + step, lot)
     for _ in range(4 * len(takers)):
         moves: list[tuple[Decimal, int, int]] = [
             (change(a, -lot) + change(b, lot), a, b) for a in everyone for b in everyone if a != b and found[a] > lot
