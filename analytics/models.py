@@ -4,6 +4,8 @@ Its references bear no constraint in the database: what they point at is never d
 longer than measuring.
 """
 
+from typing import ClassVar
+
 from django.db import models
 
 from analytics.domain.quality import HORIZONS
@@ -73,7 +75,6 @@ class ExecutionQuality(models.Model):
     end_mid = ExactField(null=True)
     twap = ExactField(null=True)
     vwap = ExactField(null=True)
-    close_mid = ExactField(null=True)
     delay = ExactField(null=True)
     trading = ExactField(null=True)
     opportunity = ExactField(null=True)
@@ -113,6 +114,15 @@ class FillSum(models.Model):
     Money is in millionths of the desk's currency, basis points in ten-thousandths, their squares too: whole numbers add up
     exactly and fast. Every pair of keys holds every fill, so a report reads one pair alone.
     """
+
+    MONEY: ClassVar = (
+        "notional", "fees", "measured_notional", "arrival", "delay", "trading", "quoted_notional", "half_spread", "effective",
+        "improvement",
+    )  # fmt: skip
+    BPS: ClassVar = (
+        "arrival_bps", "arrival_bps_squares", *(f"{name}_{h}" for h in HORIZONS for name in ("mark_bps", "mark_squares")),
+    )  # fmt: skip
+    COUNTS: ClassVar = ("fills", "unrated", "measured", "quoted", *(f"marks_{h}" for h in HORIZONS))
 
     id = models.BigAutoField(primary_key=True)
     pair = models.SmallIntegerField()  # see `analytics.domain.pairs`
@@ -154,7 +164,7 @@ class FillSum(models.Model):
         return f"{self.day} {self.pair}"
 
 
-for _seconds in HORIZONS:  # mark-outs: how many, the sum of their basis points, and of the squares
+for _seconds in HORIZONS:
     for _name in (f"marks_{_seconds}", f"mark_bps_{_seconds}", f"mark_squares_{_seconds}"):
         FillSum.add_to_class(_name, models.BigIntegerField(db_default=0))
 

@@ -101,9 +101,9 @@ _CLOSED = ", ".join(f"'{s}'" for s in sorted(CLOSED))
 _END = f"coalesce({_tick('o.updated_at')}, d.mid)"
 _ORDERS = f"""
 INSERT INTO analytics_executionquality AS x (order_id, measured_at, closed, quantity, filled, amount, decision_mid, half_spread,
-  end_mid, twap, vwap, close_mid, delay, trading, opportunity, fees, ack_ms, fill_ms)
+  end_mid, twap, vwap, delay, trading, opportunity, fees, ack_ms, fill_ms)
 SELECT o.id, %(at)s, o.status IN ({_CLOSED}), o.quantity, f.filled, f.amount, d.mid, (o.arrival_ask - o.arrival_bid) / 2,
-  CASE WHEN o.status IN ({_CLOSED}) AND f.filled < o.quantity THEN {_END} END, w.twap, b.vwap, NULL,
+  CASE WHEN o.status IN ({_CLOSED}) AND f.filled < o.quantity THEN {_END} END, w.twap, b.vwap,
   CASE WHEN d.mid IS NOT NULL THEN f.delay END, CASE WHEN d.mid IS NOT NULL THEN f.trading END,
   CASE WHEN d.mid IS NULL THEN NULL WHEN f.filled >= o.quantity THEN 0
     WHEN o.status IN ({_CLOSED}) THEN ({_SIGN}) * ({_END} - d.mid) * (o.quantity - f.filled) END,

@@ -24,7 +24,7 @@ from analytics.domain.quality import (
     standing,
 )
 from analytics.domain.statistics import SAMPLE_MIN, interval, percentile, share_interval
-from analytics.models import ExecutionQuality, FillQuality
+from analytics.models import ExecutionQuality, FillQuality, FillSum
 from brokers import queries as brokers
 from oms.kernel.decimals import text, text_or_none, total
 from oms.kernel.errors import Invalid
@@ -60,7 +60,8 @@ def quality_of(order: Order) -> dict[str, Any]:
     fill_rate = filled / order.quantity
     marked = score(arrival_bps=arrival, half_spread_bps=half, fill_rate=fill_rate, ack_ms=facts.ack_ms)
     stored = ExecutionQuality.objects.filter(order=order).first()
-    benchmarks = {n: getattr(stored, n) if stored else None for n in ("twap", "vwap", "close_mid")}
+    benchmarks = {n: getattr(stored, n) if stored else None for n in ("twap", "vwap")}
+    benchmarks["close"] = brokers.close_of(order.instrument_id, order.decided_at)
     against = {k: slippage_bps(order.side, average, v) if average and v else None for k, v in benchmarks.items()}
     return {
         "order": str(order.id),
@@ -68,7 +69,7 @@ def quality_of(order: Order) -> dict[str, Any]:
         "shortfall": _shortfall(order, facts, instrument.currency),
         "vwap_bps": text_or_none(against["vwap"]),
         "twap_bps": text_or_none(against["twap"]),
-        "close_bps": text_or_none(against["close_mid"]),
+        "close_bps": text_or_none(against["close"]),
         "fill_rate": text(fill_rate.quantize(PLACES)),
         "ack_ms": facts.ack_ms,
         "fill_ms": facts.fill_ms,
@@ -301,21 +302,12 @@ def tca(account_ids: Iterable[int], *, since: date, until: date, group_by: Seque
     return [{**{k: named[k](row[c]) for k, c in zip(group_by, columns, strict=True)}, **_costs(row)} for row in rows]
 
 
-_FILL_SUMS = (
-    "fills", "unrated", "notional", "fees", "measured", "measured_notional", "arrival", "delay", "trading", "arrival_bps",
-    "arrival_bps_squares", "quoted", "quoted_notional", "half_spread", "effective", "improvement",
-    *(f"{name}_{h}" for h in HORIZONS for name in ("marks", "mark_bps", "mark_squares")),
-)  # fmt: skip
-_MILLIONTHS = {
-    "notional", "fees", "measured_notional", "arrival", "delay", "trading", "quoted_notional", "half_spread", "effective", "improvement",
-}  # fmt: skip
 _SUMMED = ", ".join(
-    f"sum({n}) / 1000000.0 AS {n}"
-    if n in _MILLIONTHS
-    else f"sum({n}) / 10000.0 AS {n}"
-    if "bps" in n or "squares" in n
-    else f"sum({n}) AS {n}"
-    for n in _FILL_SUMS
+    [
+        *(f"sum({n}) AS {n}" for n in FillSum.COUNTS),
+        *(f"sum({n}) / 1000000.0 AS {n}" for n in FillSum.MONEY),
+        *(f"sum({n}) / 10000.0 AS {n}" for n in FillSum.BPS),
+    ]
 )
 
 

@@ -42,7 +42,7 @@ def page(
     ]
     if not any(c["fills"] for c in cards):
         return _document([*parts, "<p>Nothing was filled in this period.</p>"])
-    parts += ["<h2>Where the cost came from</h2>", _waterfall(cards, groups["broker"])]
+    parts += ["<h2>Where the cost came from</h2>", _waterfall(groups["broker"])]
     parts += [
         "<h2>Brokers compared</h2>",
         '<p class="note">Mean cost against the mid at the decision, each fill once, with its 95 % interval. Below 30 fills nobody is ranked.</p>',
@@ -91,7 +91,7 @@ def _money(value: Any) -> str:
     return "–" if value is None else f"{float(value):,.2f}"
 
 
-def _waterfall(cards: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+def _waterfall(rows: Sequence[Mapping[str, Any]]) -> str:
     names = ("spread", "impact", "timing", "fees")
     sums = {n: sum(float(r["attribution"][n]) for r in rows) for n in names}
     steps, level = [], 0.0

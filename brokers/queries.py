@@ -251,6 +251,17 @@ def daily_volumes(at: datetime) -> dict[int, Decimal]:
     return known
 
 
+def close_of(instrument_id: int, at: datetime) -> Decimal | None:
+    """Return the close of the day that a time lies in: of the exchange's session, else of the UTC day; None before it is over."""
+    midnight = at.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    row = sql.run(
+        "SELECT close FROM brokers_bar WHERE instrument_id = %(id)s AND at < %(end)s AND at > %(at)s - interval '1 day' "
+        "AND desk_clock() >= %(end)s ORDER BY at DESC LIMIT 1",
+        {"id": instrument_id, "end": session_end(instrument_id, at) or midnight, "at": at},
+    ).fetchone()
+    return row[0] if row else None
+
+
 def mids_at(wanted: Sequence[tuple[int, datetime]], within: timedelta) -> list[Decimal | None]:
     """Return the mids of (instrument id, time) pairs that were in force then, None where no tick so young is kept."""
     if not wanted:

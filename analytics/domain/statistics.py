@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from statistics import NormalDist
 
 from oms.kernel.errors import Invalid
@@ -12,6 +13,7 @@ _NORMAL = NormalDist()
 BUCKETS_PER_OCTAVE = 4
 
 
+@lru_cache(maxsize=4096)
 def student(confidence: float, freedom: int) -> float:
     """Return the two-sided quantile of Student's t, by the expansion of Cornish and Fisher around the normal one.
 

@@ -13,9 +13,10 @@ from analytics import operations, queries
 from analytics.domain.pairs import KEYS as PAIR_KEYS
 from analytics.domain.pairs import bits
 from analytics.models import ExecutionQuality, FillQuality, FillSum, RouteSum, RouteTime
-from brokers.models import QuoteTick
+from brokers.models import Bar, QuoteTick
 from brokers.operations import prune_ticks, sample_ticks
 from oms.runtime import sql
+from orders.models import Order
 from tests.conftest import Desk
 
 KEYS = {"pair", "day", "account_id", *PAIR_KEYS, "what", "bucket"}
@@ -89,6 +90,15 @@ class TestOneOrder:
         assert (told["opportunity"], told["bps"]["opportunity"]) == ("6", "60")
         operations.measure(at=now())
         assert ExecutionQuality.objects.get(order_id=placed.order_id).opportunity == 6
+
+    def test_the_close_is_a_benchmark_once_the_day_is_over(self, near: Desk) -> None:
+        placed = bought(near, "buy 10 AAPL", 1, "100.00")
+        assert queries.quality_of(near.order(placed))["close_bps"] is None
+        yesterday = (near.at - timedelta(days=1)).replace(hour=23, minute=59, second=0, microsecond=0)
+        Order.objects.filter(pk=placed.order_id).update(decided_at=yesterday - timedelta(hours=2))
+        price = dict.fromkeys(("open", "high", "low", "close"), Decimal(101))
+        Bar.objects.create(instrument=near.order(placed).instrument, at=yesterday, **price)
+        assert queries.quality_of(near.order(placed))["close_bps"] == "-99.0099"
 
     def test_what_is_stored_is_what_is_shown(self, near: Desk) -> None:
         placed = bought(near, "buy 10 AAPL", 1, "100.03")
