@@ -64,14 +64,14 @@ class PromotionIn(Strict):
 
 
 class WeightsOut(serializers.Serializer):
-    """A version of the weights."""
+    """A version of the weights; 0 are those of the code, which nobody proposed."""
 
     version = serializers.IntegerField()
     status = serializers.ChoiceField(choices=["proposed", "active", "retired"])
     values = serializers.DictField(child=DecimalText())
     reason = serializers.CharField()
-    proposed_by = serializers.CharField()
-    proposed_at = serializers.DateTimeField()
+    proposed_by = serializers.CharField(allow_null=True)
+    proposed_at = serializers.DateTimeField(allow_null=True)
     promoted_by = serializers.CharField(allow_null=True)
     promoted_at = serializers.DateTimeField(allow_null=True)
 
@@ -113,7 +113,7 @@ class WeightsList(Api):
 
     @extend_schema(responses={200: listed(WeightsOut), **problems()})
     def get(self, request: Request) -> Response:
-        """Show every version, the newest first; none: the weights of the code are in force."""
+        """Show every version, the newest first; 0, the last, are those of the code."""
         refuse_unknown_parameters(request, ())
         return Response(whole(queries.weights_out()))
 

@@ -1,6 +1,6 @@
 """Other ways to route, to be held against what was done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
@@ -9,7 +9,6 @@ from typing import Any
 from routing import queries
 
 Candidates = Sequence[Mapping[str, Any]]
-Policy = Callable[[Candidates], list[float]]
 
 
 def _least(costs: Sequence[Decimal]) -> list[float]:
@@ -41,16 +40,12 @@ def at_random(candidates: Candidates) -> list[float]:
     return [1 / len(candidates)] * len(candidates)
 
 
-POLICIES: dict[str, Policy] = {
+POLICIES: dict[str, queries.Policy] = {
     "expected": expected, "cheapest_fee": cheapest_fee, "fastest": fastest, "random": at_random,
 }  # fmt: skip
 
 
 def compared(since: datetime, until: datetime) -> list[dict[str, Any]]:
     """Return what was done and what each policy would have cost on the decisions of a period."""
-    own, _ = queries.compare(since, until, expected)
-    told = [{"policy": "as it was", "estimate": asdict(own) if own else None}]
-    for name, policy in POLICIES.items():
-        _, estimate = queries.compare(since, until, policy)
-        told.append({"policy": name, "estimate": asdict(estimate) if estimate else None})
-    return told
+    found = queries.compare(since, until, POLICIES)
+    return [{"policy": name, "estimate": asdict(e) if e else None} for name, e in found.items()]

@@ -1,7 +1,7 @@
 """Reads of routing decisions, of what was learned of brokers, and of the weights in force."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from brokers import queries as brokers
 from oms.kernel import json
 from oms.kernel.json import rfc3339, rfc3339_or_none
 from oms.runtime import sql
+from routing.domain.choosing import draw
 from routing.domain.learning import Belief, Sums, believe
 from routing.domain.replaying import Estimate, Logged, doubly_robust, regret
 from routing.domain.weights import DEFAULT, Weights, restored
@@ -19,6 +20,8 @@ from routing.models import RoutingDecision, RoutingWeights
 
 Level = tuple[int, int | None, str, int | None]
 Scores = dict[Level, Sums]
+Policy = Callable[[Sequence[Mapping[str, Any]]], list[float]]
+COMPARED_MAX = 5_000
 CACHE_SECONDS = 5.0
 """Scores move with what was measured, twice a minute; weights by a person's hand."""
 _SCORES = """SELECT broker_id, instrument_id, size, part, at, orders, shares, rejects, acks, ack_ms, weight, cost, squares,
@@ -64,27 +67,39 @@ def decisions_of(order_id: UUID) -> list[dict[str, Any]]:
     """Return every decision made for an order, oldest first, as it was stored, and what it cost beyond the next best."""
     rows = list(RoutingDecision.objects.filter(source_id=order_id).order_by("id"))
     costs = _costs_of([order_id]) if rows else {}
+    explored = shares() if rows else {}
     return [
         {
             "id": str(d.id), "at": rfc3339(d.at), "model_version": d.model_version, "weights_version": d.weights_version,
-            "seed": str(d.seed) if d.seed is not None else None, "explored": d.explored, "candidates": d.candidates,
+            "seed": str(d.seed) if d.seed is not None else None, "explored": d.explored, "candidates": d.candidates, "replayed": replayed(d, explored.get(d.weights_version, 0.0)),
             "outcome": _outcome(d, costs),
         }
         for d in rows
     ]  # fmt: skip
 
 
-def replayed(decision: RoutingDecision) -> str | None:
-    """Return the broker that a decision for one comes to again, from the numbers and the seed stored with it; None of one that was shared."""
+def replayed(decision: RoutingDecision, share: float) -> str | None:
+    """Return the broker that a decision for one comes to again, from its numbers, its seed and the share that explored then."""
     eligible = sorted(
         (c for c in decision.candidates if c["eligible"]), key=lambda c: (Decimal(c["cost_bps"]), c["broker"])
     )
-    taken = [c for c in eligible if c["quantity"] != "0"]
-    if len(taken) != 1:
+    if len([c for c in eligible if c["quantity"] != "0"]) != 1:
         return None
-    if decision.explored:
-        return str(min(eligible, key=lambda c: c["drawn_bps"])["broker"])
-    return str(eligible[0]["broker"])
+    means, errors = [float(c["cost_bps"]) for c in eligible], [c["error_bps"] for c in eligible]
+    within = [n for n, c in enumerate(eligible) if c["propensity"]]
+    drawn = (
+        draw(means, errors, within, share=share, seed=decision.seed)
+        if decision.seed is not None and len(within) > 1
+        else None
+    )
+    best = 0 if drawn is None else min(within, key=drawn.__getitem__)
+    return str(eligible[best]["broker"])
+
+
+def shares() -> dict[int, float]:
+    """Return the share of orders that explores by the version of the weights."""
+    stored = {version: restored(values) for version, values in RoutingWeights.objects.values_list("version", "values")}
+    return {version: float(w.explore_share) for version, w in ({0: DEFAULT} | stored).items()}
 
 
 def _costs_of(order_ids: Sequence[UUID]) -> dict[tuple[UUID, int], tuple[float | None, float | None]]:
@@ -135,27 +150,29 @@ def _logged(
     )
 
 
-def logged_between(since: datetime, until: datetime, other: Any) -> list[Logged]:
-    """Return the decisions of a period for one broker each whose outcome is measured, with what `other(candidates)` would have done.
+def compare(since: datetime, until: datetime, others: Mapping[str, Policy]) -> dict[str, Estimate | None]:
+    """Return what routing cost in a period and what other policies would have, each with its interval; the first is what was done.
 
-    `other` returns how likely it takes each of the eligible candidates given.
+    From the newest decisions for one broker each whose outcome is measured, 5,000 at most. A policy returns how likely it takes each
+    of the eligible candidates given.
     """
-    rows = list(RoutingDecision.objects.filter(at__gte=since, at__lt=until).order_by("id"))
-    costs = _costs_of([d.source_id for d in rows])
-    found = []
-    for decision in rows:
-        logged = _logged(decision, costs)
-        if logged is not None:
-            eligible = [c for c in decision.candidates if c["eligible"]]
-            found.append(replace(logged, chosen_by_other=other(eligible)))
-    return found
-
-
-def compare(since: datetime, until: datetime, other: Any) -> tuple[Estimate | None, Estimate | None]:
-    """Return what routing cost in a period and what another policy would have, each with its interval."""
-    logged = logged_between(since, until, other)
-    own = [replace(x, chosen_by_other=list(x.propensities)) for x in logged]
-    return doubly_robust(own), doubly_robust(logged)
+    outcomes = sql.run(
+        "SELECT source_id FROM routing_routeoutcome WHERE at >= %s AND at < %s AND cost_bps IS NOT NULL ORDER BY at DESC LIMIT %s",
+        [since, until, COMPARED_MAX],
+    )
+    ids = [pk for (pk,) in outcomes]
+    costs = _costs_of(ids)
+    found = [
+        (logged, [c for c in d.candidates if c["eligible"]])
+        for d in RoutingDecision.objects.filter(source_id__in=ids)
+        if (logged := _logged(d, costs)) is not None
+    ]
+    own = doubly_robust([replace(x, chosen_by_other=x.propensities) for x, _ in found])
+    told = {
+        name: doubly_robust([replace(x, chosen_by_other=other(eligible)) for x, eligible in found])
+        for name, other in others.items()
+    }
+    return {"as it was": own} | told
 
 
 def scores_out(*, at: datetime) -> list[dict[str, Any]]:
@@ -196,8 +213,13 @@ def _belief_out(belief: Belief) -> dict[str, Any]:
 
 
 def weights_out() -> list[dict[str, Any]]:
-    """Return every version of the weights, the newest first."""
-    return [weights_out_of(w) for w in RoutingWeights.objects.order_by("-version")]
+    """Return every version of the weights, the newest first, at the end those of the code: version 0."""
+    told = [weights_out_of(w) for w in RoutingWeights.objects.order_by("-version")]
+    code = {
+        "version": 0, "status": "retired" if any(w["status"] == "active" for w in told) else "active", "values": DEFAULT.as_json(),
+        "reason": "those of the code", "proposed_by": None, "proposed_at": None, "promoted_by": None, "promoted_at": None,
+    }  # fmt: skip
+    return [*told, code]
 
 
 def weights_out_of(row: RoutingWeights) -> dict[str, Any]:

@@ -35,10 +35,19 @@ def choose(
     for i, p in zip(within, chance, strict=True):
         propensities[i] = share * p
     propensities[best] += 1 - share
+    draws = draw(means, errors, within, share=share, seed=seed)
+    if draws is None:
+        return Drawn(best, False, propensities=propensities)
+    picked = min(within, key=draws.__getitem__)
+    return Drawn(picked, picked != best, draws, propensities)
+
+
+def draw(
+    means: Sequence[float], errors: Sequence[float], within: Sequence[int], *, share: float, seed: int
+) -> list[float] | None:
+    """Return the costs that a seed draws for those who take part, the expected ones for the others; None where it explores nothing."""
     rng = random.Random(seed)  # noqa: S311 - a draw that must come again by its seed, not a secret
     if rng.random() >= share:
-        return Drawn(best, False, propensities=propensities)
-    draws = [rng.gauss(means[i], errors[i]) for i in within]
-    picked = within[min(range(len(within)), key=draws.__getitem__)]
-    told = dict(zip(within, draws, strict=True))
-    return Drawn(picked, picked != best, [told.get(i, means[i]) for i in range(len(means))], propensities)
+        return None
+    taking_part = set(within)
+    return [rng.gauss(m, e) if i in taking_part else m for i, (m, e) in enumerate(zip(means, errors, strict=True))]

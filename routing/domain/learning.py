@@ -137,7 +137,8 @@ def believe(levels: Iterable[Sums | None], weights: Weights, at: datetime) -> Be
             shrunk = prior / counts
             cost = shrunk * belief.cost_bps + (1 - shrunk) * mean
             error = math.sqrt(spread / counts * (1 - shrunk) + (shrunk * belief.error_bps) ** 2)
-            belief = replace(belief, cost_bps=cost, error_bps=error, orders=sums.weight)
+            # rounded as it is stored with a decision, so that the decision comes again from its own numbers
+            belief = replace(belief, cost_bps=cost, error_bps=round(error, 4), orders=sums.weight)
         if sums.orders > 0:
             belief = replace(
                 belief,

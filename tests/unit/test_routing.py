@@ -1,6 +1,9 @@
 """Routing's rules: beliefs, choices, splits, and what another policy would have cost."""
 
 import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -119,6 +122,22 @@ TAKERS = st.builds(
 )  # fmt: skip
 
 
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Fail what has not ended after some seconds, instead of waiting for it."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class TestSplits:
     @settings(max_examples=60, deadline=None)
     @given(st.lists(TAKERS, min_size=1, max_size=3), st.integers(1, 24))
@@ -137,6 +156,16 @@ class TestSplits:
         same = Taker(rate=D("0.001"), floor=D(1), impact=D("0.001"), lot=D(1))
         assert sorted(split([same, same], D(10), lot=D(1))) == [0, 10]
         assert split([same, same], D(10_000), lot=D(1)) == [5_000, 5_000]
+
+    def test_the_time_does_not_grow_with_the_order(self) -> None:
+        takers = [
+            Taker(D("0.001"), D(0), D(0), D(1)),
+            Taker(D("0.002"), D(0), D("0.000001"), D(1)),
+            Taker(D(0), D(9), D(1), D(1)),
+        ]
+        with deadline(2.0):
+            found = split(takers, D(10**12), lot=D(1))
+        assert sum(found) == 10**12
 
     def test_lots_are_kept(self) -> None:
         takers = [Taker(D("0.001"), D(0), D("0.002"), D(100)), Taker(D("0.002"), D(0), D("0.001"), D(100))]

@@ -69,7 +69,7 @@ const officer = can("risk", "ops", "admin");
 let versions = [];
 const differences = (w) => {
   const before = versions.find((v) => v.version < w.version)?.values ?? {};
-  return Object.entries(w.values).filter(([name, value]) => before[name] !== undefined && before[name] !== value).map(([name, value]) => `${words(name)} ${before[name]} → ${value}`).join(", ") || "the first";
+  return Object.entries(w.values).filter(([name, value]) => before[name] !== undefined && before[name] !== value).map(([name, value]) => `${words(name)} ${before[name]} → ${value}`).join(", ") || (w.version ? "nothing" : "");
 };
 const tones = { active: "good", proposed: "wait", retired: "off" };
 const weights = new Table(by("weights"), [
@@ -77,11 +77,11 @@ const weights = new Table(by("weights"), [
   { text: (w) => w.status, node: (w) => state(tones[w.status], w.status === "active" ? "in force" : w.status) },
   { text: (w) => differences(w), title: (w) => Object.entries(w.values).map(([n, v]) => `${n} ${v}`).join("\n") },
   { text: (w) => w.reason, class: () => "note" },
-  { text: (w) => w.proposed_by },
+  { text: (w) => w.proposed_by ?? "" },
   { text: (w) => clock(w.proposed_at) },
   { text: (w) => w.promoted_by ?? "" },
   { text: (w) => clock(w.promoted_at) },
-  { text: (w) => w.status, node: (w) => (officer && w.status !== "active" ? element("button", { class: "small", type: "button", onclick: () => promote(w) }, w.status === "retired" ? "Roll back to it…" : "Promote…") : null) },
+  { text: (w) => w.status, node: (w) => (officer && w.status !== "active" && w.version ? element("button", { class: "small", type: "button", onclick: () => promote(w) }, w.status === "retired" ? "Roll back to it…" : "Promote…") : null) },
 ], { key: (w) => w.version });
 
 const policies = by("policies") && new Table(by("policies"), [
@@ -118,15 +118,13 @@ function drawMarks(list) {
 async function load() {
   const asked = period(), keys = [...new Set([by("first").value, by("second").value].filter(Boolean))];
   try {
-    const [ranked, total, grouped, learned, kept, others] = await Promise.all([
+    const [ranked, total, grouped, learned, kept] = await Promise.all([
       get("analytics/brokers", asked), get("analytics/tca", { ...asked, group_by: "broker" }), get("analytics/tca", { ...asked, group_by: keys.join(",") }), get("routing/beliefs"), get("routing/weights"),
-      policies ? get("routing/comparison") : { results: [] },
     ]);
     const means = ranked.results.map((c) => c.mean_arrival_bps).filter((m) => m.mean !== null), shown = learned.results.filter((b) => by("deep").checked || !b.size);
-    const estimates = others.results.map((p) => p.estimate).filter(Boolean);
     scales = {
       cards: scale(means.flatMap((m) => [m.low, m.high]), 6, 174), groups: scale(grouped.results.map((g) => Number(g.arrival_bps ?? 0)), 4, 116),
-      beliefs: scale(shown.flatMap((b) => [b.low_bps, b.high_bps]), 6, 174), policies: scale(estimates.flatMap((e) => [e.low, e.high]), 6, 174),
+      beliefs: scale(shown.flatMap((b) => [b.low_bps, b.high_bps]), 6, 174), policies: scales.policies,
     };
     by("first-head").textContent = by("first").value;
     by("second-head").textContent = by("second").value;
@@ -135,12 +133,11 @@ async function load() {
     groups.render(grouped.results);
     beliefs.render(shown);
     weights.render(kept.results);
-    policies?.render(others.results.filter((p) => p.estimate));
     drawCosts(total.results);
     drawMarks(ranked.results);
     const active = kept.results.find((w) => w.status === "active");
-    by("in-force").textContent = active ? `version ${active.version} is in force: up to ${percent(active.values.explore_share)} of orders explore` : "those of the code are in force: nothing explores";
-    for (const [id, rows] of [["cards", ranked.results], ["beliefs", shown], ["weights", kept.results], ...(policies ? [["policies", estimates]] : [])]) emptyOf(id).hidden = rows.length > 0;
+    by("in-force").textContent = active.version ? `version ${active.version} is in force: up to ${percent(active.values.explore_share)} of orders explore` : "those of the code are in force: nothing explores";
+    for (const [id, rows] of [["cards", ranked.results], ["beliefs", shown], ["weights", kept.results]]) emptyOf(id).hidden = rows.length > 0;
     by("measured").textContent = `as of ${clock(new Date().toISOString())}`;
     settled();
   } catch (problem) { if (problem.status) toast(problem.message, "bad"); }
@@ -157,6 +154,17 @@ by("csv").addEventListener("click", async () => {
 for (const [id, chosen, none] of [["first", "symbol", false], ["second", "broker", true]]) {
   by(id).append(...(none ? [element("option", { value: "" }, "nothing else")] : []), ...KEYS.map((k) => element("option", { value: k, selected: k === chosen }, k)));
 }
+/** Weighing thousands of decisions anew is for looking now and then, not for a screen that stands open. */
+async function loadPolicies() {
+  try {
+    const told = (await get("routing/comparison")).results.filter((p) => p.estimate);
+    scales.policies = scale(told.flatMap((p) => [p.estimate.low, p.estimate.high]), 6, 174);
+    policies.render(told);
+    emptyOf("policies").hidden = told.length > 0;
+  } catch (problem) { if (problem.status) toast(problem.message, "bad"); }
+}
+if (policies) { loadPolicies(); setInterval(() => { if (!document.hidden) loadPolicies(); }, 20 * EVERY_MS); }
+
 for (const id of ["first", "second", "days", "whole", "deep"]) by(id).addEventListener("change", load);
 setInterval(() => { if (!document.hidden) load(); }, EVERY_MS);
 const live = new Live({ state: showState, snapshot() {}, frame: (m) => { if (m.type === "halt") showHalts(); }, mark() {} });
@@ -167,8 +175,7 @@ if (officer) {
   const form = by("propose"), { elements } = form, fault = form.querySelector(".fault");
   form.hidden = false;
   get("routing/weights").then(({ results }) => {
-    const names = Object.keys(results[0]?.values ?? {});
-    elements.name.append(...(names.length ? names : ["explore_share", "explore_bps", "explore_amount", "half_life_hours", "prior_orders", "prior_bps", "ms_bps", "failure_bps", "miss_bps", "impact_bps", "split_share", "split_saving_bps", "drift_errors"]).map((n) => element("option", { value: n }, words(n))));
+    elements.name.append(...Object.keys(results[0].values).map((n) => element("option", { value: n }, words(n))));
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
