@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -399,6 +399,7 @@ class Fold:
         self.parked: list[ParkedReport] = []
         self.children: dict[UUID, ChildOrder] = {}
         self.quotes: dict[int, QuoteRef] | None = None
+        self.months: dict[tuple[int, int, str, str], tuple[Decimal, Decimal]] = {}  # as booked before this batch
         self.undone_by = {e.ref_id: e for e in known.values() if e.ref_id}
         self.kinds: dict[UUID, str] = {}  # of events that tell more than the status an order came to
         self.accepted: dict[UUID, Decimal | None] = {}  # orders whose terms were decided → the unit amount of new ones
@@ -656,7 +657,10 @@ class Fold:
         for the order's own.
         """
         account_id = self.book.orders[child.order_id].account_id
-        quantity, value = positions.month_so_far(account_id, child.broker_id, instrument.asset_class, at)
+        key = (account_id, child.broker_id, instrument.asset_class, f"{at.astimezone(UTC):%Y-%m}")
+        if key not in self.months:
+            self.months[key] = positions.month_so_far(account_id, child.broker_id, instrument.asset_class, at)
+        quantity, value = self.months[key]
         for fill in self.fills:
             peer = (fill.account_id, fill.broker_id, brokers.instruments()[fill.instrument_id].asset_class)
             same = peer == (account_id, child.broker_id, instrument.asset_class)

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from brokers import queries
 from brokers.models import Broker, FeeSchedule
 from oms.kernel.errors import Invalid
+from oms.runtime import sql
 from orders.models import Execution
 from portfolio.models import Position, Trade
 from portfolio.operations import require_usable
@@ -55,6 +56,15 @@ def test_the_month_before_an_order_and_its_own_fills_count_for_the_tiers(desk: D
     assert sum(fees()[1:]) == Decimal("1.7")  # 20 at 0.02 and 130 at 0.01
     assert sum(p.fees for p in Position.objects.all()) == Decimal("3.3")
     desk.holds()
+
+
+def test_what_was_done_this_month_is_added_up_once_a_batch(desk: Desk) -> None:
+    agree(TIERS)
+    with sql.recorded() as statements:
+        trade(desk, "buy 150 AAPL limit 101", "parts", "10", "20", "30", "40", "50")
+    sums = [s for s in statements if "FROM portfolio_position p JOIN brokers_instrument" in s]
+    assert len(sums) == 2  # to route, to charge
+    assert sum(fees()) == Decimal("2.5")
 
 
 def test_a_correction_is_charged_as_if_it_had_come_first(desk: Desk) -> None:
