@@ -30,7 +30,7 @@ from orders.domain.standing import Standing
 from orders.domain.status import ChildFacts, child_status, leaves, stronger_end
 from orders.domain.triggers import WORKS_FOR
 from orders.models import ChildOrder, Execution, Order, ParkedReport, Submission
-from orders.operations.placing import PARTS, new_child
+from orders.operations.placing import PARTS, links_of, new_child
 from orders.operations.recording import (
     Book,
     external_account,
@@ -47,7 +47,6 @@ from orders.states import CLOSED, LASTING, OrdStatus, SubmissionState
 from portfolio import operations as portfolio
 from portfolio import queries as positions
 from portfolio.domain.fills import Fill
-from portfolio.models import BrokerLink
 from risk import operations as risk
 from risk.queries import halted_brokers
 from routing import operations as routing
@@ -965,49 +964,51 @@ def _terms_in_force(order: Order) -> dict[str, str | None]:
 
 def _route_again(book: Book, order_ids: set[UUID], at: datetime) -> None:
     """Give what a broker has provably refused to the next one; never what may still be somewhere."""
-    requests: list[RouteRequest] = []
-    halted = halted_brokers() if order_ids else None
-    for order_id in sorted(order_ids):
-        order, children = book.orders[order_id], book.children_of(order_id)
-        worked = order_id in book.algos  # a slice's quantity goes back to its order instead
-        if (
-            worked
-            or order.status in CLOSED
-            or order.directed_broker_id
-            or order.next_terms
-            or len(children) >= ROUTES_MAX
-        ):
-            continue
-        placed = sum((c.filled_quantity + c.leaves_quantity for c in children), ZERO)
-        asked_to_stop = any(book.asked_to_stop(c) for c in children)
-        if placed >= order.quantity or asked_to_stop or order.time_in_force in ("ioc", "fok", "opg"):
-            continue
-        links = BrokerLink.objects.filter(account_id=order.account_id).values_list("broker_id", flat=True)
-        requests.append(
-            RouteRequest(
-                order_id=order.id,
-                instrument=brokers.instruments()[order.instrument_id],
-                side=order.side,
-                quantity=order.quantity - placed,
-                order_type=order.working_type,
-                time_in_force=WORKS_FOR.get(order.time_in_force, order.time_in_force),
-                limit_price=order.limit_price,
-                instructions=frozenset(n for n in PARTS if order.instruction(n) is not None),
-                brokers=tuple(links),
-                excluded=frozenset(c.broker_id for c in children),
-                halted=halted.for_order(reduces=_reduces(book, children)) if halted else frozenset(),
-                month=positions.Months(at).of(order.account_id, brokers.instruments()[order.instrument_id].asset_class),
-            )
+    refused = [book.orders[i] for i in sorted(order_ids)]
+    going = [(order, lacking) for order in refused if (lacking := _lacking(book, order)) > 0]
+    if not going:
+        return
+    links, halted, months = links_of({o.account_id for o, _ in going}), halted_brokers(), positions.Months(at)
+    requests = [
+        RouteRequest(
+            order_id=order.id,
+            instrument=brokers.instruments()[order.instrument_id],
+            side=order.side,
+            quantity=lacking,
+            order_type=order.working_type,
+            time_in_force=WORKS_FOR.get(order.time_in_force, order.time_in_force),
+            limit_price=order.limit_price,
+            instructions=frozenset(n for n in PARTS if order.instruction(n) is not None),
+            brokers=tuple(links[order.account_id]),
+            excluded=frozenset(c.broker_id for c in book.children_of(order.id)),
+            halted=halted.for_order(reduces=_reduces(book, book.children_of(order.id))),
+            month=months.of(order.account_id, brokers.instruments()[order.instrument_id].asset_class),
         )
+        for order, lacking in going
+    ]
     for plan in routing.plan(requests, at=at):
         order = book.orders[plan.order_id]
         for broker_id, quantity in plan.legs:
-            link = BrokerLink.objects.values_list("broker_account_id", "broker_account__external_id").get(
-                account_id=order.account_id, broker_id=broker_id
-            )
-            child, submission = new_child(order, broker_id, link, quantity, at)
+            child, submission = new_child(order, broker_id, links[order.account_id][broker_id], quantity, at)
             submission.reduces = _reduces(book, book.children_of(order.id))
             book.add_child(child, submission)
+
+
+def _lacking(book: Book, order: Order) -> Decimal:
+    """Return what no broker has of an order that may be given to another one, else nothing."""
+    children = book.children_of(order.id)
+    if (
+        order.id in book.algos  # a slice's quantity goes back to its order instead
+        or order.status in CLOSED
+        or order.directed_broker_id
+        or order.next_terms
+        or len(children) >= ROUTES_MAX
+        or any(book.asked_to_stop(c) for c in children)
+        or order.time_in_force in ("ioc", "fok", "opg")
+    ):
+        return ZERO
+    placed = decimals.total(c.filled_quantity + c.leaves_quantity for c in children)
+    return Decimal(order.quantity) - placed
 
 
 def _reduces(book: Book, children: Sequence[ChildOrder]) -> bool:

@@ -1,9 +1,13 @@
 """One order, from the ticket to the books, and every way its reports may arrive."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from itertools import permutations
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from brokers import queries
 from brokers.adapters.port import Outcome
@@ -23,6 +27,14 @@ def trade(desk: Desk, order: object, number: int, quantity: str, price: str, **m
         "trade", order, execution_id=f"E{number}", last_quantity=Decimal(quantity), last_price=Decimal(price),
         executed_at=desk.at, **more,
     )  # fmt: skip
+
+
+@contextmanager
+def counted(into: list[int]) -> Iterator[None]:
+    """Add to a list how many statements ran inside."""
+    with sql.recorded() as ours, CaptureQueriesContext(connection) as theirs:
+        yield
+    into.append(len(ours) + len(theirs))
 
 
 class TestPlace:
@@ -183,6 +195,16 @@ class TestReports:
         assert (order.status, order.leaves_quantity) == ("rejected", 0)
         assert Exposure.objects.get().buying == 0
         desk.holds()
+
+    def test_the_number_of_statements_does_not_grow_with_what_a_broker_refuses(self, desk: Desk) -> None:
+        desk.near.outcome = lambda _: Outcome.REJECTED
+        counts: list[int] = []
+        for size in (1, 2, 20):
+            desk.place(*[f"buy {n} AAPL" for n in range(1, size + 1)])
+            with counted(counts):
+                assert desk.send("NEAR") == size
+        assert counts[1] == counts[2]
+        assert ChildOrder.objects.filter(broker__code="FAR").count() == 23
 
 
 class TestUnknown:
