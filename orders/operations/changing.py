@@ -337,7 +337,7 @@ def submit_replace(
         client_order_id=broker_client_id(identifier),
         orig_client_order_id=book.newest_name(child),
         broker_order_id=child.broker_order_id or None,
-        account=external_account(order, child),
+        account=external_account(book, child),
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
         quantity=child.quantity + wanted.quantity - order.quantity,

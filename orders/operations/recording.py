@@ -22,7 +22,6 @@ from orders.domain.status import leaves, order_status, worked_status
 from orders.models import Algo, ChildOrder, Execution, Order, Submission
 from orders.queries import Names, execution_out, order_out, status_of
 from orders.states import CLOSED, OrdStatus, SubmissionState
-from portfolio.models import BrokerLink
 
 PENDING_SUBMISSION = frozenset(
     {SubmissionState.PREPARED, SubmissionState.SENT, SubmissionState.UNKNOWN, SubmissionState.ACCEPTED}
@@ -45,6 +44,7 @@ class Book:
     new_children: list[ChildOrder] = field(default_factory=list)
     algos: dict[UUID, Algo] = field(default_factory=dict)  # of the orders that are worked, by order
     touched_algos: set[UUID] = field(default_factory=set)
+    accounts: dict[int, str] = field(default_factory=dict)  # how brokers name them, by id; see `external_account`
 
     def children_of(self, order_id: UUID) -> list[ChildOrder]:
         """Return the broker orders of an order, oldest first."""
@@ -346,10 +346,14 @@ SUBMISSION_UNREAD = ("message", "denials", "log")
 """Documents that only few operations look at; those read them one by one."""
 
 
-def external_account(order: Order, child: ChildOrder) -> str:
-    """Return how the child's broker names the order's account."""
-    links = BrokerLink.objects.values_list("broker_account__external_id", flat=True)
-    return links.get(account_id=order.account_id, broker_id=child.broker_id)
+def external_account(book: Book, child: ChildOrder) -> str:
+    """Return how the child's broker names the account that it was placed in; those of the whole book are asked for once."""
+    if child.broker_account_id not in book.accounts:
+        wanted = sorted({c.broker_account_id for c in book.children.values()})
+        book.accounts = dict(
+            sql.run("SELECT id, external_id FROM brokers_brokeraccount WHERE id = ANY(%s)", [wanted]).fetchall()
+        )
+    return book.accounts[child.broker_account_id]
 
 
 def submit_cancel(book: Book, child: ChildOrder, at: datetime, *, due_at: datetime | None = None) -> None:
@@ -360,7 +364,7 @@ def submit_cancel(book: Book, child: ChildOrder, at: datetime, *, due_at: dateti
         client_order_id=broker_client_id(identifier),
         orig_client_order_id=book.newest_name(child),
         broker_order_id=child.broker_order_id or None,
-        account=external_account(order, child),
+        account=external_account(book, child),
         symbol=brokers.listings()[(child.broker_id, order.instrument_id)].symbol,
         side=order.side,
         quantity=child.quantity,

@@ -886,7 +886,7 @@ class Fold:
         order.time_in_force = terms["time_in_force"]
         self.accepted[order.id] = None if terms["unit_amount"] is None else Decimal(terms["unit_amount"])
         if rest > 0:
-            account = (canceled.broker_account_id, external_account(order, canceled))
+            account = (canceled.broker_account_id, external_account(self.book, canceled))
             child, submission = new_child(order, canceled.broker_id, account, rest, self.at)
             self.book.add_child(child, submission)
 

@@ -233,7 +233,7 @@ def _send_anew(book: Book, order: Order, leaves: Decimal, at: datetime) -> None:
     if all(c.ended_as for c in working):
         last = working[-1]
         if leaves > 0:
-            account = (last.broker_account_id, external_account(order, last))
+            account = (last.broker_account_id, external_account(book, last))
             book.add_child(*new_child(order, last.broker_id, account, leaves, at))
         return
     order.next_terms = {

@@ -13,10 +13,12 @@ from brokers.models import Broker
 from oms.kernel.errors import Conflict, Invalid
 from orders import operations as desk_operations
 from orders.models import ChildOrder, Submission
+from orders.operations.changing import cancel_batch
 from orders.states import SubmissionState
 from risk.models import Hold
 from tests.conftest import Desk
 from tests.flows.test_hard_reports import cancel, replace, trade, working
+from tests.flows.test_order_path import counted
 
 
 def hold(placed: Any) -> tuple[Decimal, Decimal]:
@@ -115,6 +117,17 @@ class TestOverlap:
         desk.report(desk.near.report("canceled", again))
         assert (desk.order(placed).status, hold(placed)[0]) == ("canceled", 0)
         desk.holds()
+
+    def test_the_number_of_statements_does_not_grow_with_what_is_canceled(self, desk: Desk) -> None:
+        counts: list[int] = []
+        for size in (1, 2, 20):
+            placed = desk.place(*[f"buy {n} AAPL limit 90.00" for n in range(1, size + 1)])
+            desk.send()
+            desk.report(*(desk.near.report("new", m) for m in desk.near.sent[-size:]))
+            with counted(counts):
+                cancel_batch([p.order_id for p in placed], actor=desk.actor(desk.alice), at=desk.at, reason="")
+        assert counts[1] == counts[2]
+        assert {s.message["account"] for s in Submission.objects.filter(kind="cancel")} == {desk.near.sent[0].account}
 
     def test_a_second_cancel_makes_no_new_request(self, desk: Desk) -> None:
         placed, _ = working(desk)
