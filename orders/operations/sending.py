@@ -434,7 +434,9 @@ def _expire_leases(broker: BrokerRef) -> list[UUID]:
 
 def _too_late(broker: BrokerRef, at: datetime) -> list[UUID]:
     rows = sql.run(
-        "SELECT id FROM orders_submission WHERE broker_id = %s AND state = 'prepared' AND valid_until <= %s LIMIT %s",
+        # cancels have no time to be late for; said so, the index of what is due finds the others
+        "SELECT id FROM orders_submission WHERE broker_id = %s AND state = 'prepared' AND kind <> 'cancel' "
+        "AND valid_until <= %s LIMIT %s",
         [broker.id, at, CLAIM_MAX],
     )
     return [r[0] for r in rows.fetchall()]

@@ -133,6 +133,15 @@ class TestValid:
         assert (order.status, order.reason) == ("expired", "too_late")
         desk.holds()
 
+    def test_it_is_found_among_what_is_due_and_not_among_all_that_was_ever_sent(self, desk: Desk) -> None:
+        near = queries.brokers_by_code()["NEAR"]
+        with sql.recorded() as statements:
+            sending._too_late(near, desk.at)
+        [statement] = statements
+        sql.run("SET LOCAL enable_seqscan = off")
+        plan = sql.run(f"EXPLAIN {statement}", [near.id, desk.at, 1]).fetchall()
+        assert "submission_due" in str(plan)
+
 
 class TestSwitchedOff:
     def test_a_broker_switched_off_gets_cancels_and_nothing_else(self, desk: Desk) -> None:
