@@ -106,6 +106,9 @@ PREDICATES = {
         SELECT g.id FROM orders_ordergroup g JOIN orders_groupleg l ON l.group_id = g.id JOIN orders_order o ON o.id = l.order_id
         GROUP BY g.id HAVING bool_or(o.account_id <> g.account_id)
           OR count(DISTINCT o.instrument_id) FILTER (WHERE l.role IN ({_IN_SET})) > 1""",
+    "I44 an order tells of its place in a group": """
+        SELECT o.id FROM orders_order o LEFT JOIN orders_groupleg l ON l.order_id = o.id
+        WHERE o.instructions->'group'->>'role' IS DISTINCT FROM l.role""",
     "I16 nothing is at a broker without an intent sent before": """
         SELECT c.id FROM orders_childorder c WHERE c.broker_order_id <> '' AND NOT EXISTS (
           SELECT 1 FROM orders_submission s WHERE s.child_id = c.id AND s.kind = 'new' AND s.sent_at >= s.created_at)""",

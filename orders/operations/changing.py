@@ -191,11 +191,11 @@ def replace_locked(order_id: UUID, terms: Terms, *, actor: Actor, at: datetime) 
     """Replace inside the caller's transaction; see `replace`."""
     book = lock_book([order_id])
     order = book.orders[order_id]
-    place = GroupLeg.objects.filter(pk=order_id).first()
-    if place is not None and place.role != Role.PARENT and terms.quantity not in (None, order.quantity):
+    role = order.group_told.get("role")
+    if role not in (None, Role.PARENT) and terms.quantity not in (None, order.quantity):
         raise Invalid("follows_group", "Its quantity follows the other orders of its group.", field="quantity")
     if order.status == OrdStatus.HELD:
-        if place is None or place.role not in FOLLOWS:
+        if role not in FOLLOWS:
             raise Conflict("not_replaceable", "The order is held as it is; cancel it and place a new one.")
         return _replace_held(book, order, terms, actor=actor, at=at)
     if order.status not in CLOSED and order_id in book.algos:

@@ -251,8 +251,8 @@ def write(book: Book, *, executions: Sequence[Execution] = (), kinds: dict[UUID,
         order = book.orders[order_id]
         kind = (kinds or {}).get(order_id) or f"order.{order.status}"
         entries.append(order_entry(order, names, kind, pairs))
-    if book.touched:
-        note_groups(book.touched, at=max(book.orders[i].updated_at for i in book.touched))
+    if grouped := [book.orders[i] for i in book.touched if book.orders[i].group_told]:
+        note_groups([o.id for o in grouped], at=max(o.updated_at for o in grouped))
     remember([book.orders[i] for i in book.touched])
     return entries
 

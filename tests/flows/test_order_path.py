@@ -116,6 +116,19 @@ class TestPlace:
             desk.place(*[f"buy {n} AAPL" for n in range(3, 53)])
         assert len(many) == len(one)
 
+    def test_an_order_by_itself_is_asked_of_no_group(self, desk: Desk) -> None:
+        with sql.recorded() as statements, CaptureQueriesContext(connection) as others:
+            [placed] = desk.place("buy 10 AAPL limit 99.00")
+            desk.send()
+            desk.report(desk.near.report("new", desk.near.sent[0]), trade(desk, desk.near.sent[0], 1, "4", "99"))
+            desk_operations.replace(
+                placed.order_id, Terms(quantity=Decimal(8)), actor=desk.actor(desk.alice), at=desk.at
+            )
+        told = str([*statements, *others.captured_queries])
+        assert "orders_order" in told
+        assert "orders_ordergroup" not in told
+        assert "orders_groupleg" not in told
+
 
 class TestReports:
     def test_every_order_of_arrival_ends_the_same(self, desk: Desk) -> None:

@@ -71,6 +71,7 @@ CORRUPTIONS = {
     "I41": f"UPDATE orders_order SET filled_quantity = 1, leaves_quantity = 3 WHERE {PROFIT}",
     "I42": "UPDATE orders_ordergroup SET excess = 1",
     "I43": f"UPDATE orders_order SET instrument_id = (SELECT id FROM brokers_instrument WHERE symbol = 'AAPL') WHERE {PROFIT}",
+    "I44": f"UPDATE orders_order SET instructions = NULL WHERE {PROFIT}",
     "I29": "UPDATE risk_limit SET maker_id = (SELECT min(id) FROM auth_user), approver_id = (SELECT min(id) FROM auth_user)",
 }
 
