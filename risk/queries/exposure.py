@@ -15,6 +15,7 @@ from oms.runtime import sql
 from portfolio.models import Account
 from risk.domain.gate import Gate
 from risk.domain.intents import Intent
+from risk.domain.limits import LimitRef
 from risk.models import Limit
 from risk.queries.loading import load_facts
 
@@ -96,8 +97,11 @@ def balances_out(account_id: int, balances: Sequence[dict[str, Any]]) -> list[di
     return rows
 
 
-def gates(accounts: Iterable[Account], at: datetime) -> Iterable[tuple[Account, Gate, Intent]]:
-    """Yield each account with the gate that would judge its orders, and an order of nobody to ask it with."""
+def gates(
+    accounts: Iterable[Account], at: datetime, *, told: Sequence[LimitRef] | None = None
+) -> Iterable[tuple[Account, Gate, Intent]]:
+    """Yield each account with the gate that would judge its orders, by the limits `told` if any are, and an order of nobody to
+    ask it with. A desk without instruments has nothing to ask about."""
     some = next(iter(brokers.instruments().values()), None)
     if some is None:
         return
@@ -112,7 +116,7 @@ def gates(accounts: Iterable[Account], at: datetime) -> Iterable[tuple[Account, 
             side="buy",
             quantity=ZERO,
         )
-        yield account, Gate(load_facts([probe], at=at, locking=False)), probe
+        yield account, Gate(load_facts([probe], at=at, locking=False, told=told)), probe
 
 
 def order_ceiling(account: Account, instrument: InstrumentRef, price: Decimal, *, at: datetime) -> Decimal:

@@ -19,8 +19,8 @@ from risk.domain.intents import Intent
 from risk.domain.limits import LimitRef
 from risk.domain.scopes import Scope
 from risk.domain.stress import Exposed, outcomes
-from risk.queries.exposure import NOBODY
-from risk.queries.loading import every_limit, load_facts
+from risk.queries.exposure import gates
+from risk.queries.loading import every_limit
 
 BY_INSTRUMENT = aggregates.BY_INSTRUMENT | {"concentration", "concentration_sector", "concentration_class"}
 USED = BY_INSTRUMENT | {
@@ -38,8 +38,7 @@ def headroom_out(accounts: Sequence[Account], *, at: datetime) -> list[dict[str,
     limits = [x for x in every_limit(at) if x.kind in USED]
     rows: list[dict[str, Any]] = []
     summed: set[LimitRef] = set()
-    for account in accounts:
-        gate, probe = _gate(account, limits, at)
+    for account, gate, probe in gates(accounts, at, told=limits):
         for limit in limits:
             if limit.aggregate:
                 if limit not in summed:
@@ -48,14 +47,6 @@ def headroom_out(accounts: Sequence[Account], *, at: datetime) -> list[dict[str,
             elif (scopes := _reach(limit, account)) is not None:
                 rows.append(_row(limit, _worst(gate, probe, limit, scopes), account, _consumers(gate, account, limit)))
     return rows
-
-
-def _gate(account: Account, limits: Sequence[LimitRef], at: datetime) -> tuple[Gate, Intent]:
-    probe = Intent(
-        order_id=NOBODY, account_id=account.id, account_code=account.code, base_currency=account.base_currency,
-        account_open=True, instrument=next(iter(brokers.instruments().values())), side="buy", quantity=ZERO,
-    )  # fmt: skip
-    return Gate(load_facts([probe], at=at, locking=False, told=limits)), probe
 
 
 def _reach(limit: LimitRef, account: Account) -> dict[str, str] | None:
@@ -189,8 +180,7 @@ def _told(
 def stress_out(accounts: Iterable[Account], *, at: datetime) -> list[dict[str, Any]]:
     """Return what each scenario would win or lose each account, in its base currency."""
     rows = []
-    for account in accounts:
-        gate, _ = _gate(account, [], at)
+    for account, gate, _ in gates(accounts, at, told=[]):
         base = account.base_currency
         held = [
             Exposed(gate.facts.instruments[pk], gate.value(pk, h.quantity, base))

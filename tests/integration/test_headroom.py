@@ -1,9 +1,13 @@
 """What is used of limits and by what, who may trade what, and what jumps would do: the figures that judge orders, for people."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from brokers.models import Instrument
+from brokers.queries import forget_cache
 from oms.kernel.ids import uuid7
 from portfolio.models import Account, AccountGrant
 from risk.domain.stress import Exposed, outcomes
@@ -24,6 +28,14 @@ def bind(desk: Desk, scope: str, key: str, kind: str, value: str, currency: str 
 def rows(desk: Desk) -> dict[tuple[str, str, bool, str | None], dict[str, Any]]:
     found = headroom_out(list(Account.objects.order_by("code")), at=desk.at)
     return {(str(next(iter(r["scope"].items()))), r["kind"], r["aggregate"], r["account"]): r for r in found}
+
+
+@pytest.mark.django_db
+def test_a_desk_without_instruments_has_nothing_to_tell() -> None:
+    forget_cache()
+    account = Account.objects.create(code="ALPHA", base_currency="USD")
+    assert headroom_out([account], at=datetime.now(UTC)) == []
+    assert stress_out([account], at=datetime.now(UTC)) == []
 
 
 def test_every_limit_shows_its_use_what_is_left_and_what_uses_it(desk: Desk) -> None:
