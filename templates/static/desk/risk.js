@@ -96,18 +96,31 @@ const shocks = new Table(document.getElementById("shocks"), [
   { text: (r) => (r.equity_after === null ? "unavailable" : `${money(r.equity_after)} ${r.currency}`), class: () => "n" },
 ], { key: (r) => `${r.scenario} ${r.shock}` });
 
+const newest = (rows) => rows.sort((a, b) => (a.id < b.id ? 1 : -1));
+/** What is engaged, however old, and the last ones that were. */
+async function allHalts() {
+  const [engaged, late] = await Promise.all([get("risk/halts", { engaged: "true", limit: 500 }), get("risk/halts", { engaged: "false", limit: 50 })]);
+  return newest([...engaged.results, ...late.results]);
+}
+/** A question for each status: what is retired must not push what is in force off the page. */
+async function allLimits() {
+  const statuses = ["active", "approved", "proposed", ...(all.checked ? ["retired", "refused"] : [])];
+  const found = await Promise.all(statuses.map((status) => get("risk/limits", { status, limit: 500 })));
+  return newest(found.flatMap((page) => page.results));
+}
+
 async function load() {
   try {
     const mine = account() ? { account: account() } : {}, none = { results: [] };
-    const [stopped, room, bounds, asked, used, traded, shaken] = await Promise.all([get("risk/halts", { limit: 50 }), account() ? get("risk/exposure", { account: account() }) : { results: [] }, get("risk/limits", { limit: 500 }), officers ? get("risk/approvals", { status: "pending", object_kind: "order", limit: 100 }) : none, officers ? get("risk/headroom", mine) : none, officers ? get("risk/matrix", mine) : none, account() ? get("risk/stress", mine) : none]);
-    halts.render(stopped.results);
+    const [stopped, room, bounds, asked, used, traded, shaken] = await Promise.all([allHalts(), account() ? get("risk/exposure", { account: account() }) : { results: [] }, allLimits(), officers ? get("risk/approvals", { status: "pending", object_kind: "order", limit: 100 }) : none, officers ? get("risk/headroom", mine) : none, officers ? get("risk/matrix", mine) : none, account() ? get("risk/stress", mine) : none]);
+    halts.render(stopped);
     showRoom(room.results);
     for (const [table, found] of [[uses, used], [matrix, traded], [shocks, shaken]]) { table.render(found.results); table.body.closest("section").hidden = !found.results.length; }
     waiting.render(asked.results);
     emptyOf(document.getElementById("waiting")).hidden = asked.results.length > 0;
-    limits.render(bounds.results.filter((l) => all.checked || ["active", "approved", "proposed"].includes(l.status)));
-    emptyOf(document.getElementById("halt-rows")).hidden = stopped.results.some((h) => !h.released_at);
-    emptyOf(document.getElementById("limits")).hidden = bounds.results.some((l) => l.status === "active");
+    limits.render(bounds);
+    emptyOf(document.getElementById("halt-rows")).hidden = stopped.some((h) => !h.released_at);
+    emptyOf(document.getElementById("limits")).hidden = bounds.some((l) => l.status === "active");
     settled();
     document.getElementById("waiting-section").hidden = !officers;
   } catch (problem) { toast(problem.message, "bad"); }
