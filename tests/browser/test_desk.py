@@ -53,7 +53,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = (folder / "up.log").open("w")
     desk = subprocess.Popen(
         [sys.executable, "manage.py", "up", "--port", str(port), "--data", str(folder / "data")],
-        cwd=ROOT, env={**kept, "OMS_ENV": "demo"}, stdout=log, stderr=subprocess.STDOUT,
+        cwd=ROOT, env={**kept, "OMS_ENV": "demo", "OMS_PROOF_SECONDS": "1"}, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     where = f"http://127.0.0.1:{port}"
     try:
@@ -327,6 +327,35 @@ def test_a_risk_officer_halts_and_everybody_sees_it(page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector('#halt-rows tr:has-text("symbol KO")')
     page.wait_for_selector("#halts >> text=HALT symbol KO")
+
+
+def test_releasing_a_halt_asks_for_the_password_until_it_is_right(page: Any) -> None:
+    log_in(page, "risk2")
+    page.goto("/risk/")
+    page.select_option("#halt [name=kind]", "symbol")
+    page.fill("#halt [name=key]", "XOM")
+    page.fill("#halt [name=reason]", "drill")
+    page.click("text=Engage")
+    page.wait_for_selector("dialog.ask >> text=Halt symbol XOM?")
+    page.keyboard.type("XOM")
+    page.keyboard.press("Enter")
+    page.wait_for_selector('#halt-rows tr:has-text("symbol XOM")')
+    page.click("text=Log out")
+    log_in(page, "risk")
+    page.goto("/risk/")
+    time.sleep(1.5)  # the log-in proves for a second
+    page.expected = re.compile("403")
+    line = page.locator('#halt-rows tr:has-text("symbol XOM")')
+    line.locator("button").click()
+    page.fill("dialog.ask [name=reason]", "calm")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog.ask >> text=Is it you?")
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog.ask [role=alert] >> text=do not match")
+    page.keyboard.type("demo")
+    page.keyboard.press("Enter")
+    line.filter(has_text="by user:risk").locator("button").wait_for(state="detached")
 
 
 def test_operations_book_a_deposit_once(page: Any) -> None:

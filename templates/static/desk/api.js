@@ -35,13 +35,17 @@ async function call(method, path, body, headers = {}) {
 
 /** Ask who sits there once more, for what is dangerous; tell whether the desk believed it. */
 async function proved() {
-  const given = await askWho();
-  if (!given) return false;
-  const answer = await fetch("/confirm/", {
-    method: "POST", credentials: "same-origin", headers: { "X-CSRFToken": cookie("csrftoken") }, body: new URLSearchParams(given),
-  });
-  if (!answer.ok) throw new Problem(answer.status, await answer.json().catch(() => ({})));
-  return true;
+  for (let fault = ""; ;) {
+    const given = await askWho(fault);
+    if (!given) return false;
+    const answer = await fetch("/confirm/", {
+      method: "POST", credentials: "same-origin", headers: { "X-CSRFToken": cookie("csrftoken") }, body: new URLSearchParams(given),
+    });
+    if (answer.ok) return true;
+    const told = await answer.json().catch(() => ({}));
+    if (told.code !== "wrong_password") throw new Problem(answer.status, told);
+    fault = told.detail;
+  }
 }
 
 export const get = (path, parameters = {}) => {

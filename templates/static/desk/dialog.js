@@ -36,15 +36,16 @@ export function ask({ title, facts = [], text = "", yes = "Yes", no = "No, back"
   }));
 }
 
-/** Ask who sits there, and return null for no, else { password, code }. */
-export function askWho() {
+/** Ask who sits there, and return null for no, else { password, code }. fault: why the answer before was not believed. */
+export function askWho(fault = "") {
   const password = element("input", { type: "password", name: "password", autocomplete: "current-password", required: true });
-  const code = element("input", { name: "code", inputmode: "numeric", autocomplete: "one-time-code", maxlength: 16 });
+  const code = element("input", { name: "code", autocomplete: "one-time-code", maxlength: 16 });
   const dialog = element("dialog", { class: "ask" }, element("form", { method: "dialog", class: "card" },
     element("h2", {}, "Is it you?"),
     element("p", { class: "wide" }, "This needs your password once more."),
+    fault && element("p", { class: "wide fault", role: "alert" }, fault),
     element("label", { class: "wide" }, "Password ", password),
-    element("label", { class: "wide" }, "Code, if you have a device ", code),
+    element("label", { class: "wide" }, "Code of your device, or a recovery code ", code),
     element("div", { class: "wide actions" },
       element("button", { type: "button", onclick: () => dialog.close("no") }, "No, back"),
       element("button", { class: "primary", value: "yes" }, "Go on")),
