@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.views import redirect_to_login
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from simple_history.admin import SimpleHistoryAdmin
 
@@ -44,19 +45,53 @@ from risk.models import (
 class Judged(Facts):
     """Rows that only operations write, some of them by actions here."""
 
-    def each(self, request: HttpRequest, rows: QuerySet[Any], operation: Callable[[Any], object]) -> None:
-        """Run an operation of a risk officer for every row chosen, and tell what became of each."""
+    def each(
+        self, request: HttpRequest, rows: QuerySet[Any], operation: Callable[[Any], object]
+    ) -> HttpResponse | None:
+        """Run an operation of a risk officer for every row chosen, and tell what became of each; lead to the password where it is asked for."""
         for row in rows:
             try:
                 require_role(request.user, "risk")
                 operation(row)
                 self.message_user(request, f"{row}: done.", messages.SUCCESS)
             except DomainError as error:
+                if error.code == "confirm_identity":
+                    return redirect_to_login(request.get_full_path(), "/confirm/")
                 self.message_user(request, f"{row}: {error.detail}", messages.ERROR)
+        return None
+
+
+class Decided(Judged):
+    """Rows that wait for a second person, with the decision as actions."""
+
+    actions = ["approve", "refuse"]
+
+    def decide(self, pk: Any, decision: str, **who: Any) -> object:
+        """Run the operation that decides on a row."""
+        raise NotImplementedError
+
+    @admin.action(description="Approve, as another person than the maker", permissions=["view"])
+    def approve(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        """Let the rows hold."""
+        return self._decide(request, queryset, "approve")
+
+    @admin.action(description="Refuse, as another person than the maker", permissions=["view"])
+    def refuse(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        """Turn the proposals down."""
+        return self._decide(request, queryset, "refuse")
+
+    def _decide(self, request: HttpRequest, rows: QuerySet[Any], decision: str) -> HttpResponse | None:
+        actor, at = actor_for(request.user, automated=False), timezone.now()
+
+        def decide(row: Any) -> None:
+            require_recent_proof(request)
+            self.decide(row.pk, decision, reason="decided in the admin", actor=actor, at=at)
+
+        return self.each(request, rows, decide)
 
 
 @admin.register(Limit)
-class LimitAdmin(SimpleHistoryAdmin, Judged):
+class LimitAdmin(SimpleHistoryAdmin, Decided):
     """Limits, with the second person's decision as an action."""
 
     list_display = [
@@ -75,26 +110,10 @@ class LimitAdmin(SimpleHistoryAdmin, Judged):
     list_filter = ["status", "soft", "kind", "scope_kind"]
     search_fields = ["scope_key", "reason"]
     list_select_related = ["maker", "approver"]
-    actions = ["approve", "refuse"]
 
-    @admin.action(description="Approve, as another person than the maker", permissions=["view"])
-    def approve(self, request: HttpRequest, queryset: QuerySet[Limit]) -> None:
-        """Let the limits hold."""
-        self._decide(request, queryset, "approve")
-
-    @admin.action(description="Refuse, as another person than the maker", permissions=["view"])
-    def refuse(self, request: HttpRequest, queryset: QuerySet[Limit]) -> None:
-        """Turn the proposals down."""
-        self._decide(request, queryset, "refuse")
-
-    def _decide(self, request: HttpRequest, rows: QuerySet[Limit], decision: str) -> None:
-        actor, at = actor_for(request.user, automated=False), timezone.now()
-
-        def decide(row: Limit) -> None:
-            require_recent_proof(request)
-            operations.decide(row.pk, decision, reason="decided in the admin", actor=actor, at=at)
-
-        self.each(request, rows, decide)
+    def decide(self, pk: Any, decision: str, **who: Any) -> object:
+        """Decide on a limit."""
+        return operations.decide(pk, decision, **who)
 
 
 @admin.register(Halt)
@@ -115,7 +134,7 @@ class HaltAdmin(Judged):
     actions = ["release"]
 
     @admin.action(description="Release, as another person than the one who engaged it", permissions=["view"])
-    def release(self, request: HttpRequest, queryset: QuerySet[Halt]) -> None:
+    def release(self, request: HttpRequest, queryset: QuerySet[Halt]) -> HttpResponse | None:
         """Let the scopes trade again."""
         actor, at = actor_for(request.user, automated=False), timezone.now()
 
@@ -123,7 +142,7 @@ class HaltAdmin(Judged):
             require_recent_proof(request)
             operations.release_halt(row.pk, reason="released in the admin", actor=actor, at=at)
 
-        self.each(request, queryset, let_go)
+        return self.each(request, queryset, let_go)
 
 
 @admin.register(Approval)
@@ -177,7 +196,7 @@ class MandateAdmin(Edited):
 
 
 @admin.register(AccountRules)
-class AccountRulesAdmin(SimpleHistoryAdmin, Judged):
+class AccountRulesAdmin(SimpleHistoryAdmin, Decided):
     """Rules of accounts, with the second person's decision as an action."""
 
     list_display = [
@@ -194,25 +213,10 @@ class AccountRulesAdmin(SimpleHistoryAdmin, Judged):
     list_filter = ["status", "margin", "account"]
     list_select_related = ["account", "maker"]
     ordering = ["-id"]
-    actions = ["approve", "refuse"]
 
-    @admin.action(description="Approve, as another person than the maker", permissions=["view"])
-    def approve(self, request: HttpRequest, queryset: QuerySet[AccountRules]) -> None:
-        """Let the rules hold."""
-        self._decide(request, queryset, "approve")
-
-    @admin.action(description="Refuse, as another person than the maker", permissions=["view"])
-    def refuse(self, request: HttpRequest, queryset: QuerySet[AccountRules]) -> None:
-        """Turn the proposals down."""
-        self._decide(request, queryset, "refuse")
-
-    def _decide(self, request: HttpRequest, rows: QuerySet[AccountRules], decision: str) -> None:
-        actor, at = actor_for(request.user, automated=False), timezone.now()
-        self.each(
-            request,
-            rows,
-            lambda row: operations.decide_rules(row.pk, decision, reason="decided in the admin", actor=actor, at=at),
-        )
+    def decide(self, pk: Any, decision: str, **who: Any) -> object:
+        """Decide on rules."""
+        return operations.decide_rules(pk, decision, **who)
 
 
 @admin.register(Locate)
@@ -235,11 +239,11 @@ class PaceAdmin(Judged):
     actions = ["enable"]
 
     @admin.action(description="Enable the strategy again", permissions=["view"])
-    def enable(self, request: HttpRequest, queryset: QuerySet[Pace]) -> None:
+    def enable(self, request: HttpRequest, queryset: QuerySet[Pace]) -> HttpResponse | None:
         """Begin the counts of automated orders anew."""
         actor, at = actor_for(request.user, automated=False), timezone.now()
         runs = queryset.filter(kind=Limit.Kind.AUTOMATED_RUNS).select_related("account")
-        self.each(
+        return self.each(
             request,
             runs,
             lambda row: operations.enable_strategy(

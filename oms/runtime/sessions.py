@@ -74,7 +74,7 @@ def require_recent_proof(request: Any) -> None:
     if getattr(request, "auth", None) is not None or not settings.PROOF_SECONDS:
         return
     if time.time() - request.session.get(PROVED, 0) > settings.PROOF_SECONDS:
-        raise Forbidden("confirm_identity", "Enter your password once more (POST /confirm/), then ask again.")
+        raise Forbidden("confirm_identity", "Enter your password once more at /confirm/, then ask again.")
 
 
 user_logged_in.connect(begin, dispatch_uid="session-limits")

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from knox.models import get_token_model
 
@@ -19,6 +20,7 @@ from oms.kernel.errors import Conflict, Invalid, NotFound
 from oms.runtime import sealing, sessions
 from risk import operations as risk
 from risk.domain.scopes import Scope
+from risk.models import Halt
 from tests import web
 from tests.conftest import Desk
 from tests.security.house import Program
@@ -138,6 +140,21 @@ class TestSecondFactor:
         assert (answer.status_code, answer.url) == (302, "/login/?next=/admin/")
         assert not is_in(browser)
 
+    def test_who_may_not_see_the_admin_is_told_and_not_sent_around(self, desk: Desk) -> None:
+        browser, _ = log_in("alice")
+        assert browser.get("/admin/", follow=True).status_code == 403
+
+
+def unproved(user: Any) -> Client:
+    """A browser whose log-in, good otherwise, was long ago."""
+    browser = Client()
+    browser.force_login(user)
+    session = browser.session
+    session.pop(sessions.BARE, None)
+    session[sessions.PROVED] = int(time.time()) - 301
+    session.save()
+    return browser
+
 
 class TestProof:
     def halted(self, desk: Desk) -> str:
@@ -149,12 +166,7 @@ class TestProof:
 
     def test_what_is_dangerous_wants_the_password_once_more(self, desk: Desk, strict: Any) -> None:
         halt = self.halted(desk)
-        browser = Client()
-        browser.force_login(desk.rita)
-        session = browser.session
-        session.pop(sessions.BARE, None)
-        session[sessions.PROVED] = int(time.time()) - 301
-        session.save()
+        browser = unproved(desk.rita)
         dangerous = [
             (f"risk/halts/{halt}/release", {"reason": "calm"}),
             ("risk/liquidations", {"scope": {"account": "MAIN"}, "reason": "x"}),
@@ -176,14 +188,34 @@ class TestProof:
         assert browser.post("/confirm/", {"username": "rita", "password": "another"}).status_code == 403
         assert Client().post("/confirm/", {"password": "demo"}).status_code == 302
 
+    def test_enrolling_a_device_is_no_proof(self, desk: Desk, strict: Any) -> None:
+        halt, browser = self.halted(desk), unproved(desk.rita)
+        key = key_in(browser.get("/second-factor/").context["address"])
+        assert browser.post("/second-factor/", {"code": factors.code_at(key, time.time())}).context["recovery"]
+        answer = self.asked(browser, f"risk/halts/{halt}/release", {"reason": "calm"})
+        assert answer.json()["code"] == "confirm_identity"
+
+    def test_the_admin_leads_to_the_password_and_back(self, desk: Desk, strict: Any) -> None:
+        User.objects.filter(pk=desk.rita.pk).update(is_staff=True)
+        halt = self.halted(desk)
+        rules = risk.propose_rules(account="MAIN", reason="x", actor=desk.actor(desk.oona), at=datetime.now(UTC))
+        browser = unproved(desk.rita)
+        for path, action, row in (("halt", "release", halt), ("accountrules", "approve", rules.pk)):
+            chosen = {"action": action, "_selected_action": [str(row)]}
+            answer = browser.post(f"/admin/risk/{path}/", chosen)
+            assert answer.url == f"/confirm/?next=/admin/risk/{path}/", path
+        assert browser.get(answer.url).context["next"] == "/admin/risk/accountrules/"
+        wrong = browser.post("/confirm/", {"password": "wrong", "next": "/admin/risk/halt/"})
+        assert (wrong.status_code, wrong.context["next"]) == (403, "/admin/risk/halt/")
+        assert browser.post("/confirm/", {"password": "demo", "next": "https://elsewhere.example/"}).url == "/"
+        assert browser.post("/confirm/", {"password": "demo", "next": "/admin/risk/halt/"}).url == "/admin/risk/halt/"
+        browser.post("/admin/risk/halt/", {"action": "release", "_selected_action": [halt]})
+        assert Halt.objects.get(pk=halt).released_by == "user:rita"
+
     def test_engaging_a_halt_never_waits_for_it(self, desk: Desk, strict: Any) -> None:
-        browser = Client()
-        browser.force_login(desk.rita)
-        session = browser.session
-        session.pop(sessions.BARE, None)
-        session[sessions.PROVED] = 0
-        session.save()
-        answer = self.asked(browser, "risk/halts", {"scope": {"account": "MAIN"}, "mode": "halt", "reason": "x"})
+        answer = self.asked(
+            unproved(desk.rita), "risk/halts", {"scope": {"account": "MAIN"}, "mode": "halt", "reason": "x"}
+        )
         assert answer.status_code == 201
 
 
