@@ -91,10 +91,11 @@ SELECT c.id, o.id, (s.sent_at AT TIME ZONE 'UTC')::date, extract(hour FROM s.sen
   EXISTS (SELECT 1 FROM orders_submission x WHERE x.child_id = c.id AND x.kind = 'cancel'), c.ended_as = 'canceled',
   c.leaves_quantity = 0, coalesce((jsonb_path_query_first(s.log, '$[*] ? (@.outcome == "accepted").rtt_ms'))::float8,
     CASE WHEN s.log->-1->>'outcome' = 'pending' THEN greatest(extract(epoch FROM s.resolved_at - s.sent_at), 0) * 1000 END),
-  (SELECT greatest(extract(epoch FROM min(e.executed_at) - s.sent_at), 0) * 1000 FROM orders_execution e
-   WHERE e.child_id = c.id AND e.kind = 'trade')
+  greatest(extract(epoch FROM e.first - s.sent_at), 0) * 1000
 FROM orders_childorder c JOIN orders_order o ON o.id = c.order_id JOIN brokers_instrument i ON i.id = o.instrument_id
 JOIN orders_submission s ON s.child_id = c.id AND s.kind = 'new' AND s.sent_at IS NOT NULL {_WORLD}
+LEFT JOIN (SELECT child_id, min(executed_at) AS first FROM orders_execution WHERE kind = 'trade' AND {{these}} GROUP BY child_id) e
+  ON e.child_id = c.id
 WHERE {{which}}
 """
 _CLOSED = ", ".join(f"'{s}'" for s in sorted(CLOSED))
@@ -102,27 +103,26 @@ _END = f"coalesce({_tick('o.updated_at')}, d.mid)"
 _ORDERS = f"""
 INSERT INTO analytics_executionquality AS x (order_id, measured_at, closed, quantity, filled, amount, decision_mid, half_spread,
   end_mid, twap, vwap, delay, trading, opportunity, fees, ack_ms, fill_ms)
-SELECT o.id, %(at)s, o.status IN ({_CLOSED}), o.quantity, f.filled, f.amount, d.mid, (o.arrival_ask - o.arrival_bid) / 2,
-  CASE WHEN o.status IN ({_CLOSED}) AND f.filled < o.quantity THEN {_END} END, w.twap, b.vwap,
-  CASE WHEN d.mid IS NOT NULL THEN f.delay END, CASE WHEN d.mid IS NOT NULL THEN f.trading END,
+SELECT o.id, %(at)s, o.status IN ({_CLOSED}), o.quantity, coalesce(f.filled, 0), coalesce(f.amount, 0), d.mid, (o.arrival_ask - o.arrival_bid) / 2,
+  CASE WHEN o.status IN ({_CLOSED}) AND coalesce(f.filled, 0) < o.quantity THEN {_END} END, w.twap, b.vwap,
+  CASE WHEN d.mid IS NOT NULL THEN coalesce(f.delay, 0) END, CASE WHEN d.mid IS NOT NULL THEN coalesce(f.trading, 0) END,
   CASE WHEN d.mid IS NULL THEN NULL WHEN f.filled >= o.quantity THEN 0
-    WHEN o.status IN ({_CLOSED}) THEN ({_SIGN}) * ({_END} - d.mid) * (o.quantity - f.filled) END,
+    WHEN o.status IN ({_CLOSED}) THEN ({_SIGN}) * ({_END} - d.mid) * (o.quantity - coalesce(f.filled, 0)) END,
   o.fees, c.ack_ms, c.fill_ms
 FROM orders_order o
-LEFT JOIN LATERAL (SELECT s.log, s.sent_at FROM orders_submission s JOIN orders_childorder c ON c.id = s.child_id
-  WHERE c.order_id = o.id AND s.kind = 'new' ORDER BY s.id LIMIT 1) s ON true
+LEFT JOIN LATERAL (SELECT s.log FROM orders_submission s JOIN orders_childorder c ON c.id = s.child_id
+  WHERE c.order_id = o.id AND s.kind = 'new' AND (o.arrival_bid IS NULL OR o.triggered_at IS NOT NULL) ORDER BY s.id LIMIT 1) s ON true
 CROSS JOIN LATERAL (SELECT {_DECISION} AS mid) d
-CROSS JOIN LATERAL (SELECT coalesce(sum(f.quantity), 0) AS filled, coalesce(sum(f.quantity * f.price), 0) AS amount,
-    coalesce(sum(f.sign * (coalesce(f.sent_mid, f.decision_mid) - f.decision_mid) * f.quantity), 0) AS delay,
-    coalesce(sum(f.sign * (f.price - coalesce(f.sent_mid, f.decision_mid)) * f.quantity), 0) AS trading,
-    max(f.executed_at) AS last
-  FROM analytics_fillquality f WHERE f.order_id = o.id) f
-LEFT JOIN LATERAL (SELECT min(c.ack_ms) FILTER (WHERE c.ack_ms IS NOT NULL) AS ack_ms, min(c.fill_ms) AS fill_ms
-  FROM analytics_routequality c WHERE c.order_id = o.id) c ON true
+LEFT JOIN (SELECT f.order_id, sum(f.quantity) AS filled, sum(f.quantity * f.price) AS amount,
+    sum(f.sign * (coalesce(f.sent_mid, f.decision_mid) - f.decision_mid) * f.quantity) AS delay,
+    sum(f.sign * (f.price - coalesce(f.sent_mid, f.decision_mid)) * f.quantity) AS trading, max(f.executed_at) AS last
+  FROM analytics_fillquality f WHERE {{these}} GROUP BY f.order_id) f ON f.order_id = o.id
+LEFT JOIN (SELECT c.order_id, min(c.sent_at) AS sent_at, min(c.ack_ms) AS ack_ms, min(c.fill_ms) AS fill_ms
+  FROM analytics_routequality c WHERE {{these}} GROUP BY c.order_id) c ON c.order_id = o.id
 LEFT JOIN LATERAL (SELECT avg((t.bid + t.ask) / 2) AS twap FROM brokers_quotetick t WHERE %(benchmarks)s
-  AND t.instrument_id = o.instrument_id AND t.at BETWEEN s.sent_at AND f.last) w ON true
+  AND t.instrument_id = o.instrument_id AND t.at BETWEEN c.sent_at AND f.last) w ON true
 LEFT JOIN LATERAL (SELECT sum(b.volume * (b.high + b.low + b.close) / 3) / nullif(sum(b.volume), 0) AS vwap FROM brokers_bar b
-  WHERE %(benchmarks)s AND b.instrument_id = o.instrument_id AND b.at BETWEEN date_trunc('minute', s.sent_at) AND f.last) b ON true
+  WHERE %(benchmarks)s AND b.instrument_id = o.instrument_id AND b.at BETWEEN date_trunc('minute', c.sent_at) AND f.last) b ON true
 WHERE {{which}}
 ON CONFLICT (order_id) DO UPDATE SET measured_at = EXCLUDED.measured_at, closed = EXCLUDED.closed, quantity = EXCLUDED.quantity,
   filled = EXCLUDED.filled, amount = EXCLUDED.amount, decision_mid = EXCLUDED.decision_mid, half_spread = EXCLUDED.half_spread,
@@ -170,8 +170,7 @@ def _mark_sums(seconds: int) -> dict[str, str]:
     return _bps_sums(f"marks_{seconds}", f"mark_bps_{seconds}", f"mark_squares_{seconds}", cost)
 
 
-for _seconds in HORIZONS:
-    _FILL_SUMS |= _mark_sums(_seconds)
+_ALL_MARKS = {name: e for seconds in HORIZONS for name, e in _mark_sums(seconds).items()}
 _ROUTE_SUMS = {
     "sent": "1",
     **{name: f"CASE WHEN outcome = '{name}' THEN 1 END" for name in ("accepted", "rejected", "unknown")},
@@ -217,11 +216,19 @@ def _add_pairs(facts: str, sums: Mapping[str, str], sign: int, where: str) -> st
 
 
 def _all_sums(sign: int, where: str) -> list[str]:
+    """Return the statements that add what was measured, or take it out; marks by themselves, as most fills of a day have none yet."""
+    marked = " OR ".join(f"mid_{h} IS NOT NULL" for h in HORIZONS)
     return [
         _add_pairs("analytics_fillquality", _FILL_SUMS, sign, where),
+        _add_pairs("analytics_fillquality", _ALL_MARKS, sign, f"{where} AND ({marked})"),
         _add("analytics_routesum", "analytics_routequality", _ROUTE_KEYS, _ROUTE_SUMS, sign, where),
         _add("analytics_routetime", f"({_TIMES}) times", _TIME_KEYS, {"count": "1"}, sign, where),
     ]
+
+
+def _of(statement: str, orders: str, their_facts: str) -> str:
+    """Return a statement for some orders, by a condition on them and the same on the facts measured of them."""
+    return statement.replace("{which}", orders).replace("{these}", their_facts)
 
 
 _THESE = "order_id = ANY(%(ids)s)"
@@ -230,7 +237,7 @@ _FORGET = [
     f"DELETE FROM analytics_fillquality WHERE {_THESE}",
     f"DELETE FROM analytics_routequality WHERE {_THESE}",
 ]
-_MEASURE = [q.replace("{which}", "o.id = ANY(%(ids)s)") for q in (_FILLS, _ROUTES, _ORDERS)]
+_MEASURE = [_of(q, "o.id = ANY(%(ids)s)", _THESE) for q in (_FILLS, _ROUTES, _ORDERS)]
 
 
 def measure(*, at: datetime) -> int:
@@ -380,7 +387,7 @@ def rebuild(*, at: datetime, benchmarks: bool = True) -> int:
     )
     told = {**_world(at), "benchmarks": benchmarks, "marks": benchmarks}
     for statement in (_FILLS, _ROUTES, _ORDERS):
-        sql.run(statement.replace("{which}", "true"), told)
+        sql.run(_of(statement, "true", "true"), told)
     sql.run(
         f"UPDATE analytics_fillquality f SET {_KEPT} FROM kept k WHERE k.execution_id = f.execution_id AND f.mid_1 IS NULL"
     )
