@@ -1,7 +1,7 @@
 // All about one order: why it went where it went, what became of it, what it cost.
 import { get } from "./api.js";
 import { groupNode } from "./exits.js";
-import { clock, decimal, element, isZero, money, plain, words } from "./format.js";
+import { clock, decimal, element, isZero, money, words } from "./format.js";
 import { priced } from "./market.js";
 import { sliceRows } from "./working.js";
 
@@ -53,7 +53,7 @@ function told(event) {
 
 function quality(q) {
   if (!q) return element("p", { class: "dim" }, "Not measured.");
-  const rows = [["Fill rate", `${decimal(plain(String(Number(q.fill_rate ?? 0) * 100)), 0)} %`], ["Acknowledged in", ms(q.ack_ms) || "not yet"]];
+  const rows = [["Fill rate", `${(Number(q.fill_rate ?? 0) * 100).toFixed(0)} %`], ["Acknowledged in", ms(q.ack_ms) || "not yet"]];
   if (q.arrival_bps !== null) rows.push(["Against arrival", `${decimal(q.arrival_bps, 2)} bps`]);
   if (q.shortfall) for (const name of ["trading", "fees", "opportunity", "total"]) if (q.shortfall[name] !== null && q.shortfall[name] !== undefined) rows.push([`Shortfall, ${name}`, `${money(q.shortfall[name])} ${q.shortfall.currency}`]);
   return element("dl", { class: "facts" }, ...rows.flatMap(([k, v]) => [element("dt", {}, k), element("dd", {}, v)]));

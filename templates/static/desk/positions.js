@@ -46,7 +46,8 @@ const render = eachFrame(() => {
 
 let whole = null, performed = null;
 const figure = (label, value, shown = money(value)) => element("div", {}, element("span", { class: "dim" }, label), element("b", { class: tone(value) }, shown));
-const percent = (part) => (part === null ? "unavailable" : `${decimal(String(Number(part) * 100), 2)} %`);
+const percent = (part) => (part === null ? null : (Number(part) * 100).toFixed(2));
+const rate = (label, part) => figure(label, percent(part), part === null ? "unavailable" : `${decimal(percent(part))} %`);
 
 /** All currencies in the account's own, as the desk last marked it; what is missing or old is counted, never taken as zero. */
 function wholeTile() {
@@ -60,10 +61,10 @@ function wholeTile() {
 function performanceTile() {
   const points = performed.curve.map((p) => [Date.parse(p.at), Number(p.index)]), fall = performed.max_drawdown;
   return element("div", { class: "tile", id: "performance" },
-    figure("Return, time-weighted", performed.time_weighted, percent(performed.time_weighted)),
+    rate("Return, time-weighted", performed.time_weighted),
     line({ points, every: Infinity }, { width: 180, height: 40, label: `Growth since ${performed.from}, flows left out` }),
-    figure("Money-weighted", performed.money_weighted, percent(performed.money_weighted)),
-    figure("Deepest fall", fall ? `-${fall.depth}` : "0", percent(fall ? `-${fall.depth}` : "0")),
+    rate("Money-weighted", performed.money_weighted),
+    rate("Deepest fall", fall ? `-${fall.depth}` : "0"),
     element("span", { class: "stale under" }, performed.missing_days ? `${performed.missing_days} days whose worth is not known` : ""));
 }
 
