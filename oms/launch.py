@@ -104,12 +104,19 @@ def _execute(argv: Sequence[str], data: Path) -> int:
     urls = ServerUrls(os.environ["DATABASE_URL"], os.environ["REDIS_URL"])
     os.environ.update(environment(data, urls))
     from django.core.management import execute_from_command_line  # noqa: PLC0415 - only now is its environment whole
-    from django.db import InterfaceError, OperationalError  # noqa: PLC0415 - set up by now
+    from django.db import InterfaceError, OperationalError, ProgrammingError, connection  # noqa: PLC0415 - set up by now
 
     try:
         execute_from_command_line(list(argv))
     except (OperationalError, InterfaceError) as error:
         print(f"oms: the database can't be used: {str(error).strip()}", file=sys.stderr)
+        return 2
+    except ProgrammingError:
+        if connection.introspection.table_names():
+            raise
+        print(
+            "oms: this database is empty; `manage.py up` sets it up (`--data DIR` names another desk)", file=sys.stderr
+        )
         return 2
     except SystemExit as end:
         if isinstance(end.code, str):

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
@@ -35,7 +36,7 @@ The desk is open:   {address}
   log in as         trader, trader2, risk, risk2, ops, ops2, auditor or admin    password: demo
   look at           {address}/            live blotter, order ticket, positions with P&L
                     {address}/admin/      every record, limits, history
-                    {address}/api/docs/   the API; a token: .venv/bin/python manage.py token trader
+                    {address}/api/docs/   the API; a token: .venv/bin/python manage.py token trader{where}
   logs              {logs}
 Ctrl-C stops all of it; the data stays in {data}.
 """
@@ -242,7 +243,12 @@ class Waiting:
             self.over = True
             text = WELCOME if self.desk.demo else PLAIN_WELCOME
             host = "127.0.0.1" if options.host == "0.0.0.0" else options.host  # noqa: S104 - shown, not bound
-            say(text.format(address=f"http://{host}:{options.port}", logs=self.desk.logs, data=self.desk.data))
+            where = "" if self.desk.data == ROOT / "var" else f" --data {shlex.quote(str(self.desk.data))}"
+            say(
+                text.format(
+                    address=f"http://{host}:{options.port}", logs=self.desk.logs, data=self.desk.data, where=where
+                )
+            )
         elif now - self.start > READY_SECONDS:
             self.over = True
             say(f"NOT READY after {READY_SECONDS:.0f} s; missing: {', '.join(lacking)}. The logs: {self.desk.logs}")
