@@ -56,6 +56,7 @@ class FillQuality(_Keys):
 
     class Meta:
         indexes = [models.Index(fields=["executed_at"], name="fill_quality_time")]
+        verbose_name_plural = "fill qualities"
 
     def __str__(self) -> str:
         return str(self.execution_id)
@@ -82,6 +83,9 @@ class ExecutionQuality(models.Model):
     ack_ms = models.FloatField(null=True)
     fill_ms = models.FloatField(null=True)  # from the first sending to the first fill
 
+    class Meta:
+        verbose_name_plural = "execution qualities"
+
     def __str__(self) -> str:
         return str(self.order_id)
 
@@ -103,6 +107,9 @@ class RouteQuality(_Keys):
     over = models.BooleanField()
     ack_ms = models.FloatField(null=True)
     fill_ms = models.FloatField(null=True)
+
+    class Meta:
+        verbose_name_plural = "route qualities"
 
     def __str__(self) -> str:
         return str(self.child_id)

@@ -117,6 +117,7 @@ class FixSession(models.Model):
     gaps = models.PositiveIntegerField(default=0)
 
     class Meta:
+        verbose_name = "FIX session"
         constraints = [
             models.CheckConstraint(condition=Q(epoch__gte=0, next_out__gte=1), name="fix_numbers_start_at_1")
         ]
@@ -138,6 +139,7 @@ class FixMessage(models.Model):
     sent_at = models.DateTimeField()
 
     class Meta:
+        verbose_name = "FIX message"
         constraints = [models.UniqueConstraint(fields=["broker", "epoch", "sequence"], name="fix_number_once")]
         indexes = [
             models.Index(

@@ -27,5 +27,8 @@ class TokenTerms(models.Model):
     created_at = models.DateTimeField()
     replaces = models.CharField(max_length=32, blank=True)  # the first characters of the one that it takes the place of
 
+    class Meta:
+        verbose_name_plural = "token terms"
+
     def __str__(self) -> str:
         return f"{self.name or 'token'} of {self.user_id}"
