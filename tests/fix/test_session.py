@@ -49,10 +49,10 @@ def test_the_logon_says_who_we_are_and_keeps_its_secret(wire: Callable[..., Wire
 
 
 def test_fix_4_2_carries_the_password_as_raw_data(wire: Callable[..., Wired]) -> None:
-    wired = wire("FIX.4.2", password="key")
+    wired = wire("FIX.4.2", password="schlüssel")
     wired.log_on()
     [logon] = wired.peer.came("A")
-    assert (logon[95], logon[96], 554 in logon) == ("3", "key", False)
+    assert (logon[95], logon[96], 554 in logon) == ("10", "schlüssel", False)
 
 
 def test_every_field_of_an_order_travels_exactly(wire: Callable[..., Wired]) -> None:

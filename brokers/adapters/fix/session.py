@@ -132,7 +132,7 @@ class Session:
         s = self.settings
         password: Body = [(553, s.username or None), (554, s.password or None)]
         if not s.is_44 and s.password:
-            password = [(95, len(s.password)), (96, s.password)]
+            password = [(95, len(s.password.encode())), (96, s.password)]
         fields: Body = [(98, 0), (108, s.heartbeat_seconds), (141, "Y" if reset else None), *password]
         return fields + pairs_of(s.logon_fields)
 
