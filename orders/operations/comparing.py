@@ -512,13 +512,16 @@ def _put(
 def _ended_here(broker_id: int, rows: Sequence[Sequence[Any]]) -> dict[str, Working]:
     """Return those orders that are ours but don't work here, by the broker's names and by ours."""
     names = sorted({n for row in rows for n in row[1:3] if n})
+    if not names:
+        return {}
     found = sql.run(
         """
         SELECT o.account_id, c.client_order_id, c.broker_order_id, c.leaves_quantity, c.updated_at, o.id, o.instrument_id, o.side,
           EXISTS (SELECT 1 FROM orders_submission s WHERE s.child_id = c.id AND s.state IN ('prepared', 'sent', 'unknown'))
         FROM orders_childorder c JOIN orders_order o ON o.id = c.order_id
-        WHERE c.broker_id = %(broker)s AND (c.broker_order_id = ANY(%(names)s) OR c.id IN (
-          SELECT child_id FROM orders_submission WHERE broker_id = %(broker)s AND client_order_id = ANY(%(names)s)))
+        WHERE c.id = ANY(ARRAY(
+          SELECT id FROM orders_childorder WHERE broker_id = %(broker)s AND broker_order_id = ANY(%(names)s)
+          UNION SELECT child_id FROM orders_submission WHERE broker_id = %(broker)s AND client_order_id = ANY(%(names)s)))
         """,
         {"broker": broker_id, "names": names},
     )

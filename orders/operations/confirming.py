@@ -47,8 +47,11 @@ JOIN orders_order o ON o.id = e.order_id AND o.account_id = k.account_id
 """
 _OF_ORDERS = """
 SELECT k.n, e.id FROM unnest(%(numbers)s::int[], %(accounts)s::bigint[], %(references)s::text[]) k(n, account_id, reference)
-JOIN orders_childorder c ON c.broker_id = %(broker)s AND (c.broker_order_id = k.reference
-  OR c.id IN (SELECT s.child_id FROM orders_submission s WHERE s.broker_id = %(broker)s AND s.client_order_id = k.reference))
+CROSS JOIN LATERAL (
+  SELECT c.id, c.order_id FROM orders_childorder c WHERE c.broker_id = %(broker)s AND c.broker_order_id = k.reference
+  UNION SELECT c.id, c.order_id FROM orders_submission s JOIN orders_childorder c ON c.id = s.child_id
+  WHERE s.broker_id = %(broker)s AND s.client_order_id = k.reference
+) c
 JOIN orders_order o ON o.id = c.order_id AND o.account_id = k.account_id
 JOIN orders_execution e ON e.child_id = c.id AND e.kind <> 'bust'
   AND NOT EXISTS (SELECT 1 FROM orders_execution r WHERE r.ref_id = e.id)

@@ -118,6 +118,9 @@ def test_an_order_is_confirmed_at_its_average_price(traded: Floor) -> None:
     assert {c.execution_id for c in Confirmation.objects.all()} == {four.pk, six.pk}
     assert confirm(traded, line(six, **average | {"price": "101.4", "amount": "1014"})).mismatched == 1
     assert Break.objects.get().subject == "ALLOC-1"
+    ours = average | {"order_reference": six.child.client_order_id}
+    assert ours["order_reference"] != order
+    assert confirm(traded, line(six, **ours)).matched == 1
 
 
 def test_a_trade_that_nobody_here_knows_and_one_that_was_busted(traded: Floor) -> None:
