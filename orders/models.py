@@ -464,7 +464,7 @@ class Block(models.Model):
     quantity = ExactField()
     allocated = ExactField(default=0)
     allocated_amount = ExactField(default=0)  # quantity times price of what was allocated, as it was filled
-    allocated_fees = models.JSONField(default=dict)  # by broker and currency
+    allocated_fees = models.JSONField(default=dict)  # by currency
     body_hash = models.BinaryField(max_length=32)
     created_at = models.DateTimeField()
     allocated_at = models.DateTimeField(null=True)

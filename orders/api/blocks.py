@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -27,7 +27,7 @@ from oms.runtime.rest import (
 )
 from oms.runtime.roles import SignedIn, acting, actor_of
 from orders.domain.tickets import ORDER_TYPES, SIDES, TIMES_IN_FORCE, parse_ticket
-from orders.models import Block, BlockShare
+from orders.models import Allocation, Block, BlockShare
 from orders.operations.allocating import SHARES_MAX, place_block
 from orders.queries import average_price
 from portfolio.models import Account
@@ -89,16 +89,21 @@ def blocks_of(visible: QuerySet[Account]) -> QuerySet[Block]:
     """Return the blocks all of whose accounts are among those visible, newest first."""
     unseen = BlockShare.objects.exclude(account__in=visible).values("block_id")
     found = Block.objects.filter(order__account__in=visible).exclude(order_id__in=unseen)
-    return found.select_related("order__account", "order__instrument").order_by("-order_id")
+    shares = BlockShare.objects.select_related("account").order_by("number")
+    allocations = Allocation.objects.order_by("order_id")
+    return (
+        found.select_related("order__account", "order__instrument")
+        .prefetch_related(Prefetch("shares", shares), Prefetch("allocations", allocations))
+        .order_by("-order_id")
+    )
 
 
 def block_out(block: Block) -> dict[str, Any]:
-    """Return a block in its REST shape."""
+    """Return a block of `blocks_of` in its REST shape."""
     order = block.order
     orders: dict[Any, list[str]] = {}
-    for share_id, order_id in block.allocations.order_by("order_id").values_list("share_id", "order_id"):
-        orders.setdefault(share_id, []).append(str(order_id))
-    shares = block.shares.select_related("account").order_by("number")
+    for made in block.allocations.all():
+        orders.setdefault(made.share_id, []).append(str(made.order_id))
     return {
         "id": str(order.pk),
         "account": order.account.code,
@@ -118,7 +123,7 @@ def block_out(block: Block) -> dict[str, Any]:
                 "allocated": text(s.allocated),
                 "orders": orders.get(s.pk, []),
             }
-            for s in shares
+            for s in block.shares.all()
         ],
         "created_at": rfc3339(block.created_at),
         "allocated_at": rfc3339_or_none(block.allocated_at),

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from oms.kernel.actor import Actor
 from oms.kernel.errors import InvalidFields, Refused
@@ -162,6 +163,16 @@ def test_who_may_not_trade_an_account_sees_and_does_nothing(house: Desk) -> None
     assert call(BlockOne, "get", house.otto, id=made["id"])[0] == 404
     assert call(Blocks, "get", house.otto)[1]["results"] == []
     assert len(call(Blocks, "get", house.alice)[1]["results"]) == 1
+
+
+def test_a_list_of_blocks_asks_the_database_as_often_as_one_of_them(house: Desk) -> None:
+    asked = []
+    for n in (1, 2, 3):
+        call(Blocks, "post", house.alice, body(("ONE", "10"), ("TWO", "5"), client_order_id=f"block-{n}"))
+        with CaptureQueriesContext(connection) as queried:
+            assert len(call(Blocks, "get", house.alice)[1]["results"]) == n
+        asked.append(len(queried))
+    assert len(set(asked)) == 1
 
 
 def test_a_block_that_dies_at_the_broker_gives_its_holds_free(house: Desk) -> None:
