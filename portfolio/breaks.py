@@ -29,13 +29,12 @@ def breaks_of(run: Reconciliation) -> QuerySet[Break]:
 def break_out(row: Break, *, at: datetime) -> dict[str, Any]:
     """Return a break in its REST shape; it ages until it is closed."""
     end = row.closed_at or at
-    codes = {i.id: i.symbol for i in market.instruments().values()}
     return {
         "id": str(row.pk),
         "kind": row.kind,
         "broker": market.brokers()[row.broker_id].code,
         "account": row.account.code if row.account else None,
-        "symbol": codes.get(row.instrument_id) if row.instrument_id else None,
+        "symbol": market.instruments()[row.instrument_id].symbol if row.instrument_id else None,
         "currency": row.currency or None,
         "subject": row.subject,
         "ours": text_or_none(row.ours),
