@@ -211,19 +211,32 @@ def _parts(account: Account, by: str, at: datetime) -> list[dict[str, Any]]:
 
 
 def _realized(account: Account) -> Decimal | None:
-    """Return what was realised since the account exists, each posting at the rate of its day; None where one had none."""
+    """Return what was realised since the account exists, each posting at the rate of its day; None where one had none.
+
+    Positions know it in the account's own currency; only for holdings in others the account's postings are read.
+    """
+    values = {"account": account.pk, "base": account.base_currency}
+    held = sql.run(
+        """
+        SELECT sum(p.realized) FILTER (WHERE i.currency = %(base)s), bool_or(i.currency <> %(base)s)
+        FROM portfolio_position p JOIN brokers_instrument i ON i.id = p.instrument_id WHERE p.account_id = %(account)s
+        """,
+        values,
+    ).fetchone()
+    own, abroad = held or (None, False)
+    if not abroad:
+        return money(own or ZERO)
     row = sql.run(
         """
-        SELECT sum(-e.amount * CASE WHEN e.currency = %(base)s THEN 1 ELSE r.rate END),
-               bool_or(e.currency <> %(base)s AND r.rate IS NULL)
-        FROM portfolio_ledgerentry e LEFT JOIN portfolio_postingrate r
-          ON r.transaction_id = e.transaction_id AND r.currency = e.currency
-        WHERE e.account_id = %(account)s AND e.code = 'realized_pnl'
+        SELECT sum(-e.amount * r.rate), bool_or(r.rate IS NULL) FROM portfolio_ledgertransaction x
+        JOIN portfolio_ledgerentry e ON e.transaction_id = x.id AND e.code = 'realized_pnl' AND e.currency <> %(base)s
+        LEFT JOIN portfolio_postingrate r ON r.transaction_id = x.id AND r.currency = e.currency
+        WHERE x.account_id = %(account)s
         """,
-        {"account": account.pk, "base": account.base_currency},
+        values,
     ).fetchone()
     total, missing = row or (None, False)
-    return None if missing else money(total or ZERO)
+    return None if missing else money((own or ZERO) + (total or ZERO))
 
 
 def _month(account: Account, equity: Decimal | None, at: datetime) -> Decimal | None:

@@ -10,6 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
+from brokers.models import Quote
 from oms.kernel.actor import Actor
 from oms.runtime import live
 from portfolio import operations as portfolio
@@ -19,6 +20,7 @@ from portfolio.models import Account, DailyValue, Flow, PostingRate, Strategy
 from portfolio.valuing import snapshot
 from tests.conftest import Desk
 from tests.flows.test_rebalance import PRICES, fill_all, hold
+from tests.integration.test_portfolio import book, fill
 from tests.integration.test_risk_api import call
 
 D = Decimal
@@ -71,8 +73,6 @@ def test_an_account_that_closes_its_book_counts_longs_at_the_bid(desk: Desk) -> 
 
 
 def test_what_has_no_price_or_rate_makes_the_whole_unknown_and_is_counted(desk: Desk) -> None:
-    from brokers.models import Quote
-
     hold(desk, "buy 100 AAPL")
     Quote.objects.filter(instrument__symbol="AAPL").delete()
     told = value(desk)
@@ -98,6 +98,34 @@ def test_postings_in_another_currency_keep_the_rate_they_were_worth(desk: Desk) 
     assert (
         PostingRate.objects.filter(transaction__account=desk.account).count() == 0
     )  # in its own currency nothing is asked
+
+
+def test_what_was_realised_counts_at_the_rate_of_its_day(desk: Desk) -> None:
+    book(desk, fill(desk, "buy 10 AAPL @ 100"), fill(desk, "sell 10 AAPL @ 110", after=1))
+    assert value(desk)["realized"] == "100"
+    euro = portfolio.open_account(code="EURO", name="", base_currency="EUR", actor=Actor.system("t"), at=desk.at)
+    assert value(desk, account="EURO")["realized"] == "0"
+    book(
+        desk,
+        fill(desk, "buy 10 AAPL @ 100", account_id=euro.pk),
+        fill(desk, "sell 10 AAPL @ 110", after=1, account_id=euro.pk),
+    )
+    desk.quote("EUR/USD", "2.00000", "2.00002")  # what comes later changes nothing of what was
+    book(
+        desk,
+        fill(desk, "buy 1 MSFT @ 200", account_id=euro.pk),
+        fill(desk, "sell 1 MSFT @ 180", after=1, account_id=euro.pk),
+    )
+    expected = 100 / D("1.12001") - 20 / D("2.00001")
+    assert D(value(desk, account="EURO")["realized"]) == pytest.approx(expected, abs=D("1e-6"))
+    assert value(desk)["realized"] == "100"
+    Quote.objects.filter(instrument__symbol="EUR/USD").delete()
+    book(
+        desk,
+        fill(desk, "buy 1 MSFT @ 200", account_id=euro.pk),
+        fill(desk, "sell 1 MSFT @ 180", after=1, account_id=euro.pk),
+    )
+    assert value(desk, account="EURO")["realized"] is None
 
 
 def test_performance_over_days_with_money_coming_and_going(desk: Desk) -> None:
