@@ -93,7 +93,8 @@ class AccountOut(serializers.Serializer):
 
 
 class PositionOut(serializers.Serializer):
-    """A position valued at the mid; what hangs on a missing price is null."""
+    """A position valued as its account is; what hangs on a missing price is null. By broker, gain and fees are null: they are
+    the account's own."""
 
     symbol = serializers.CharField()
     broker = serializers.CharField(required=False)
@@ -105,7 +106,7 @@ class PositionOut(serializers.Serializer):
     unrealized_pnl = DecimalText(allow_null=True)
     realized_pnl = DecimalText(allow_null=True)
     day_pnl = DecimalText(allow_null=True)
-    fees = DecimalText()
+    fees = DecimalText(allow_null=True)
     currency = serializers.CharField()
     price_at = serializers.DateTimeField(allow_null=True)
     stale = serializers.BooleanField()
@@ -436,6 +437,7 @@ class Lots(Api):
     @extend_schema(responses={200: listed(LotOut), **problems(404)})
     def get(self, request: Request, code: str) -> Response:
         """List open lots, oldest first."""
+        refuse_unknown_parameters(request, ())
         at = self.now()
         return Response(whole(queries.lots_of(account_of(request, code, at).pk, at=at)))
 

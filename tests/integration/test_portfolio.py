@@ -272,6 +272,14 @@ class TestWhoSees:
         assert call(view, "get", desk.alice, code="MAIN")[0] == 200
         assert call(view, "get", desk.otto, code="MAIN")[0] == 404
 
+    def test_a_mistyped_filter_returns_nothing_and_a_broker_s_part_has_no_gain_of_its_own(self, desk: Desk) -> None:
+        book(desk, fill(desk, "buy 1 AAPL @ 100"))
+        assert call(api.Lots, "get", desk.alice, query="?symbol=MSFT", code="MAIN")[0] == 400
+        [part] = call(api.Positions, "get", desk.alice, query="?by=broker", code="MAIN")[1]["results"]
+        assert {n for n, v in part.items() if v is None} <= {
+            n for n, f in api.PositionOut().fields.items() if f.allow_null
+        }
+
     def test_cash_is_moved_by_operations_staff_alone(self, desk: Desk) -> None:
         body = {"kind": "deposit", "currency": "USD", "amount": "5", "reason": "r", "key": "api"}
         assert call(api.Transfers, "post", desk.alice, body, code="MAIN")[0] == 403
