@@ -265,11 +265,11 @@ def _pair_by_hand(broker_id: int, theirs: list[Fill]) -> None:
     first, last = min(f.at for f in theirs) - ALIKE, max(f.at for f in theirs) + ALIKE
     entered = sql.run(
         "SELECT o.account_id, o.instrument_id, e.side = 'buy', e.quantity, e.price, e.executed_at FROM orders_execution e "
-        "JOIN orders_order o ON o.id = e.order_id WHERE e.broker_id = %s AND starts_with(e.broker_execution_id, 'desk-') "
-        "AND e.ref_id IS NULL AND e.executed_at BETWEEN %s AND %s AND o.origin = 'external' AND e.kind = 'trade' "
+        "JOIN orders_order o ON o.id = e.order_id WHERE e.broker_id = %s AND e.id >= %s "
+        "AND starts_with(e.broker_execution_id, 'desk-') AND e.ref_id IS NULL AND e.executed_at BETWEEN %s AND %s AND o.origin = 'external' AND e.kind = 'trade' "
         "AND NOT EXISTS (SELECT 1 FROM orders_execution r WHERE r.ref_id = e.id) "
         "AND NOT EXISTS (SELECT 1 FROM portfolio_break b WHERE b.resolution->'executions' ? e.id::text)",
-        [broker_id, first, last],
+        [broker_id, first_id(first), first, last],
     ).fetchall()
     for account_id, instrument_id, buys, quantity, price, at in entered:
         terms = (account_id, instrument_id, buys, quantity, price)

@@ -268,7 +268,7 @@ def _correct(book: Book, row: Break, approval: Approval, actor: Actor, at: datet
 
 def _close_order(_: Book, row: Break, approval: Approval, actor: Actor, at: datetime) -> dict[str, Any]:
     """End an order that the broker doesn't know, as if it had told that it is canceled."""
-    child = ChildOrder.objects.filter(order_id=row.detail["order"], broker_id=row.broker_id).order_by("-id").first()
+    child = _known_child(row.broker_id, row.detail["client_order_id"]) or _known_child(row.broker_id, row.subject)
     assert child is not None  # noqa: S101 - the break is about it
     apply_here(row.broker_id, [_about(child, ReportKind.CANCELED, text=approval.content["reason"])], actor=actor, at=at)
     return {}

@@ -14,6 +14,7 @@ from orders.operations.reconciling import reconcile
 from portfolio.models import Break, BrokerCash, BrokerPosition, Position, Reconciliation
 from risk.models import Halt
 from tests.conftest import Desk
+from tests.flows.test_working import step, worked
 
 
 class Recon:
@@ -236,6 +237,27 @@ class TestBreaks:
         assert house.open() == []
         desk_operations.cancel(adopted.pk, actor=desk.actor(desk.alice), at=datetime.now(UTC))
         desk.holds()
+
+
+def test_of_an_order_in_slices_the_one_that_the_broker_lost_is_closed(house: Recon) -> None:
+    desk = house.desk
+    placed = worked(desk, "buy 20 AAPL", minutes=2)
+    lost, kept = [*step(desk, 1), *step(desk)]
+    desk.report(*(house.near.report("new", m) for m in (lost, kept)))
+    house.near.taken.pop(lost.client_order_id)
+    house.near.working = [
+        OrderState(
+            client_order_id=kept.client_order_id, broker_order_id=f"B-{kept.client_order_id[-8:]}", account="A1", symbol="AAPL",
+            side="buy", status="new", order_type="limit", time_in_force="day", quantity=kept.quantity,
+            cumulative_quantity=Decimal(0), leaves_quantity=kept.quantity,
+        )
+    ]  # fmt: skip
+    reconcile("NEAR", actor=desk.actor(desk.oona), clock=lambda: desk.at + timedelta(seconds=60))
+    [unknown] = house.open()
+    assert (unknown.kind, unknown.detail["client_order_id"]) == ("unknown_order", lost.client_order_id)
+    house.resolve(unknown, "close")
+    left = {c.client_order_id: c.leaves_quantity for c in desk.order(placed).children.all()}
+    assert left == {lost.client_order_id: 0, kept.client_order_id: kept.quantity}
 
 
 def test_c07_an_id_that_the_broker_uses_again_is_another_fill(house: Recon) -> None:
