@@ -3,17 +3,19 @@
 import functools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import psycopg.errors
-from django.db import DatabaseError, connection, transaction
+import structlog
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from oms.runtime import crash
 
 P = ParamSpec("P")
 R = TypeVar("R")
+K = TypeVar("K")
 
 ATTEMPTS_MAX = 8
 BACKOFF_SECONDS = 0.01
@@ -22,6 +24,7 @@ _RETRYABLE = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.LockNotAvailable,
 )
+log = structlog.get_logger(__name__)
 
 
 def in_transaction(operation: Callable[P, R]) -> Callable[P, R]:
@@ -47,6 +50,24 @@ def in_transaction(operation: Callable[P, R]) -> Callable[P, R]:
         raise AssertionError("unreachable")
 
     return run
+
+
+def each(keys: Iterable[K], act: Callable[[K], object]) -> int:
+    """Act on each, in transactions of their own; return how many. What fails stops none of the others: it is logged, and the
+    first of it raised once all had their turn. A lost database ends it at once."""
+    count, trouble = 0, None
+    for key in keys:
+        count += 1
+        try:
+            act(key)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            log.exception("one_of_many_failed", key=str(key))
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return count
 
 
 def is_conflict(error: DatabaseError) -> bool:

@@ -27,7 +27,7 @@ from oms.kernel.decimals import CENTS, ZERO, is_multiple, money
 from oms.kernel.errors import Conflict, Invalid, InvalidFields, Refused
 from oms.kernel.ids import first_id, uuid7
 from oms.runtime import sql
-from oms.runtime.transactions import in_transaction
+from oms.runtime.transactions import each, in_transaction
 from orders.domain.tickets import Ticket
 from orders.models import Allocation, Block, BlockShare, ChildOrder, Execution, Order
 from orders.operations.placing import Request, place_locked
@@ -180,9 +180,7 @@ def advance_blocks(*, at: datetime) -> int:
         """,
         {"since": first_id(at - LATE_DAYS), "closed": sorted(CLOSED)},
     ).fetchall()
-    for (pk,) in rows:
-        allocate(pk, at=at)
-    return len(rows)
+    return each((pk for (pk,) in rows), lambda pk: allocate(pk, at=at))
 
 
 @in_transaction

@@ -23,7 +23,7 @@ from oms.kernel.decimals import ZERO, text
 from oms.kernel.ids import uuid7
 from oms.kernel.reasons import Reason
 from oms.runtime import doorbell, rows, sql
-from oms.runtime.transactions import after_commit, in_transaction
+from oms.runtime.transactions import after_commit, each, in_transaction
 from orders.domain.groups import EXITS, FOLLOWS, IN_SET, Leg, Parent, Policy, Role, excess, wanted
 from orders.domain.tickets import Ticket
 from orders.models import ChildOrder, GroupLeg, Order, OrderGroup, Submission, Trigger
@@ -68,9 +68,7 @@ def follow_groups(*, at: datetime) -> int:
     due = sql.run(
         "SELECT id FROM orders_ordergroup WHERE due_at <= %s ORDER BY due_at LIMIT %s", [at, DUE_MAX]
     ).fetchall()
-    for (group_id,) in due:
-        follow(group_id, at=at)
-    return len(due)
+    return each((group_id for (group_id,) in due), lambda group_id: follow(group_id, at=at))
 
 
 def _follow_now(group_id: UUID, at: datetime) -> None:

@@ -26,7 +26,7 @@ from oms.kernel.errors import Conflict, Invalid
 from oms.kernel.ids import first_id, uuid7
 from oms.kernel.json import rfc3339
 from oms.runtime import sql
-from oms.runtime.transactions import in_transaction
+from oms.runtime.transactions import each, in_transaction
 from orders.domain.tickets import Ticket
 from orders.models import Execution, Order
 from orders.operations.changing import CANCELS_MAX, cancel_batch
@@ -95,9 +95,7 @@ def _store(scope: Scope, reason: str, actor: Actor, at: datetime) -> Liquidation
 def advance_all(*, at: datetime) -> int:
     """Take the next step of every liquidation that is running; return how many."""
     running = list(Liquidation.objects.filter(state="running").order_by("id").values_list("id", flat=True))
-    for pk in running:
-        advance(pk, at=at)
-    return len(running)
+    return each(running, lambda pk: advance(pk, at=at))
 
 
 def advance(liquidation_id: UUID, *, at: datetime) -> None:

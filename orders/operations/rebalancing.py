@@ -15,7 +15,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.batching import chunks
 from oms.kernel.decimals import ZERO
 from oms.kernel.errors import Conflict, Forbidden
-from oms.runtime.transactions import in_transaction
+from oms.runtime.transactions import each, in_transaction
 from orders.domain.tickets import LOTS_MAX, Ticket
 from orders.models import Order
 from orders.operations.changing import CANCELS_MAX, cancel_batch
@@ -194,10 +194,7 @@ def require_grants(rebalance: Rebalance, actor: Actor, at: datetime) -> None:
 def advance_rebalances(*, at: datetime) -> int:
     """Take the next step of every rebalance that is under way; return how many."""
     running = Rebalance.objects.filter(status__in=(Status.EXECUTING, Status.CANCELING)).order_by("id")
-    ids = list(running.values_list("id", flat=True))
-    for pk in ids:
-        advance(pk, at=at)
-    return len(ids)
+    return each(list(running.values_list("id", flat=True)), lambda pk: advance(pk, at=at))
 
 
 def advance(rebalance_id: UUID, *, at: datetime) -> None:

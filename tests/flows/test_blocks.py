@@ -12,7 +12,7 @@ from oms.kernel.actor import Actor
 from oms.kernel.errors import InvalidFields, Refused
 from orders.api.blocks import BlockOne, Blocks
 from orders.models import Allocation, Block, BlockShare, Execution, Order
-from orders.operations import advance_blocks
+from orders.operations import advance_blocks, allocating
 from portfolio import operations as portfolio
 from portfolio.models import Account, AccountGrant, CashBalance, LedgerEntry, Position
 from risk.models import Exposure, Hold
@@ -163,6 +163,28 @@ def test_who_may_not_trade_an_account_sees_and_does_nothing(house: Desk) -> None
     assert call(BlockOne, "get", house.otto, id=made["id"])[0] == 404
     assert call(Blocks, "get", house.otto)[1]["results"] == []
     assert len(call(Blocks, "get", house.alice)[1]["results"]) == 1
+
+
+def test_a_block_that_cannot_be_allocated_keeps_no_other_waiting(house: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("block-1", "block-2"):
+        call(Blocks, "post", house.alice, body(("ONE", "10"), client_order_id=name))
+        fill(house, ("10", "100"))
+    bad, good = Block.objects.order_by("order_id")
+    allocate = allocating.allocate
+
+    def fail_once(pk: UUID, *, at: Any) -> Block:
+        if pk == bad.pk:
+            raise KeyError("no link")
+        return allocate(pk, at=at)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(allocating, "allocate", fail_once)
+        with pytest.raises(KeyError, match="no link"):
+            advance_blocks(at=house.at)
+    assert held()["ONE"] == 10
+    assert Block.objects.get(pk=good.pk).state == "allocated"
+    assert advance_blocks(at=house.at) == 1
+    assert held() == {"MAIN": 0, "ONE": 20}
 
 
 def test_a_list_of_blocks_asks_the_database_as_often_as_one_of_them(house: Desk) -> None:
